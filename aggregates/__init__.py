@@ -1,0 +1,11 @@
+"""Pure decisions: commands in, events out. No I/O, no clock, no randomness.
+
+`DECIDERS` is the one list: a new aggregate is one new file and one line here.
+"""
+
+from aggregates.agent import AGENT
+from aggregates.decider import Decider
+from aggregates.execution import EXECUTION
+from aggregates.workflow import WORKFLOW
+
+DECIDERS: tuple[Decider, ...] = (WORKFLOW, EXECUTION, AGENT)  # type: ignore[type-arg]

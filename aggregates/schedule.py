@@ -1,0 +1,53 @@
+"""Which ready tasks start next, and how long a retry waits.
+
+Order: priority, then the order in the file. `max_parallel_tasks` is back-pressure, not a failure. A
+task with `parallel: false` runs alone: once it heads the queue nothing passes it, so it never
+starves.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from heapq import nsmallest
+from typing import Any
+
+from aggregates.execution_state import Execution
+
+RETRY_DELAY_MS_MAX = 3_600_000
+
+
+def choose(
+    state: Execution, freed: list[int], in_flight: int, leaving: int | None = None
+) -> list[int]:
+    """The tasks to schedule when `freed` become ready and `in_flight` are left, best first."""
+    plan = state.plan
+    assert plan is not None
+    slots = state.limit - in_flight
+    if slots <= 0 or (state.alone and leaving is None):
+        return []
+    candidates = [(-plan.priority[task], task) for task in freed]
+    if state.ready:
+        # Almost always one slot is free: then only the head of the heap can be next.
+        candidates += state.ready[:1] if slots == 1 else nsmallest(slots, state.ready)
+    candidates.sort()
+    chosen: list[int] = []
+    for _, task in candidates[:slots]:
+        if plan.exclusive[task]:
+            if in_flight or chosen:
+                break
+            return [task]
+        chosen.append(task)
+    return chosen
+
+
+def retry_delay_ms(policy: Any, attempt: int, seed: str) -> int:
+    """Milliseconds before an attempt may start: exponential, with jitter drawn from the seed."""
+    if attempt <= 1:
+        return 0
+    seconds = min(
+        policy.initial_backoff_seconds * policy.backoff_multiplier ** (attempt - 2),
+        policy.max_backoff_seconds,
+    )
+    share = int.from_bytes(sha256(f"{seed}/{attempt}".encode()).digest()[:4]) / 2**32
+    spread = policy.jitter if isinstance(policy.jitter, float) else 0.5 if policy.jitter else 0.0
+    return min(int(seconds * (1 - spread * share) * 1000), RETRY_DELAY_MS_MAX)

@@ -1,0 +1,198 @@
+"""Redis Streams as the engine uses them: batches in one call, explicit time-outs, no hidden retries.
+
+Redis is transport and never the record: everything here may be lost, and says so by an exception.
+redis-py's own retries are off, since one XADD whose reply was lost became two entries with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha1
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from streams.partition import FIELD, events_key
+
+BLOCK_MS_MAX = 2_000
+SOCKET_TIMEOUT_S = 10.0  # longer than any BLOCK: a shorter one turns idle streams into errors
+CONNECT_TIMEOUT_S = 5.0
+CONNECTIONS_MAX = 64
+MIRROR_ENTRIES = 10_000  # the hot tail of each partition; older events are read from the table
+
+Entries = list[tuple[bytes, dict[bytes, bytes]]]
+
+# Appends with the ids that the log gave, so that a repeat is refused entry by entry. What is
+# already there must be the same message, else this mirror belongs to another history and starts
+# afresh. Returns how many were appended, how many were there, and whether it started afresh.
+MIRROR = """
+local key, first, n, afresh = KEYS[1], tonumber(ARGV[1]), #ARGV - 2, 0
+local newest = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+local last = newest and tonumber(string.match(newest[1], '^(%d+)')) or 0
+if last >= first then
+  local same = math.min(last, first + n - 1)
+  local there = redis.call('XRANGE', key, same .. '-0', same .. '-0')[1]
+  if there and there[2][2] ~= ARGV[same - first + 3] then
+    redis.call('DEL', key)
+    last, afresh = 0, 1
+  end
+end
+local from = math.max(first, last + 1)
+for position = from, first + n - 1 do
+  redis.call('XADD', key, 'MAXLEN', '~', ARGV[2], position .. '-0', 'message', ARGV[position - first + 3])
+end
+return {math.max(0, first + n - from), from - first, afresh}
+"""
+
+APPEND = """
+local ids = {}
+for i = 1, #ARGV do ids[i] = redis.call('XADD', KEYS[1], '*', 'message', ARGV[i]) end
+return ids
+"""
+
+DIGESTS = {script: sha1(script.encode()).hexdigest() for script in (MIRROR, APPEND)}  # noqa: S324
+
+SCRIPT_ARGUMENTS_MAX = 4_000  # Lua's stack holds about 8,000; half of it leaves room
+
+
+class BusUnavailable(Exception):
+    """Redis did not answer in time, or refused: what was sent may have arrived or not."""
+
+
+class MemoryPolicyRefused(Exception):
+    """Redis may evict streams: set `maxmemory-policy noeviction`, then start again."""
+
+
+class Bus:
+    """One process's connections to Redis."""
+
+    def __init__(self, url: str) -> None:
+        self.redis: Redis = Redis.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=SOCKET_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            max_connections=CONNECTIONS_MAX,
+            health_check_interval=0,
+        )
+
+    async def open(self) -> None:
+        """Check that this Redis keeps what it is given; raises MemoryPolicyRefused."""
+        policy = await self.redis.config_get("maxmemory-policy")
+        if policy.get("maxmemory-policy", "noeviction") != "noeviction":
+            raise MemoryPolicyRefused(MemoryPolicyRefused.__doc__)
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self.redis.aclose()
+
+    async def mirror(self, shares: Sequence[tuple[int, int, Sequence[bytes]]]) -> list[list[int]]:
+        """Copy committed events to their streams: (partition, first position, messages) each.
+
+        Returns per share [appended, already there, 1 where the stream was begun afresh].
+        """
+        calls: list[tuple[str, list[Any]]] = []
+        for partition, first, messages in shares:
+            for at in range(0, len(messages), SCRIPT_ARGUMENTS_MAX):
+                part = messages[at : at + SCRIPT_ARGUMENTS_MAX]
+                calls.append((events_key(partition), [first + at, MIRROR_ENTRIES, *part]))
+        return cast(list[list[int]], await self._run(MIRROR, calls))
+
+    async def append(self, messages: Mapping[str, Sequence[bytes]]) -> dict[str, list[bytes]]:
+        """Add messages to streams, in order within each; returns the ids that they got."""
+        calls: list[tuple[str, list[Any]]] = []
+        for key, batch in messages.items():
+            for at in range(0, len(batch), SCRIPT_ARGUMENTS_MAX):
+                calls.append((key, list(batch[at : at + SCRIPT_ARGUMENTS_MAX])))
+        ids: dict[str, list[bytes]] = {key: [] for key in messages}
+        for (key, _), got in zip(calls, await self._run(APPEND, calls), strict=True):
+            ids[key] += got
+        return ids
+
+    async def _run(self, script: str, calls: list[tuple[str, list[Any]]]) -> list[Any]:
+        """All calls of a script in one round trip; a server that forgot the script is taught."""
+        if not calls:
+            return []
+        try:
+            try:
+                return await self._evaluate(script, calls)
+            except NoScriptError:  # all calls are of one script, so none of them has run
+                await self.redis.script_load(script)
+                return await self._evaluate(script, calls)
+        except RedisError as error:
+            raise BusUnavailable(str(error)[:200]) from error
+
+    async def _evaluate(self, script: str, calls: list[tuple[str, list[Any]]]) -> list[Any]:
+        digest = DIGESTS[script]
+        if len(calls) == 1:
+            key, arguments = calls[0]
+            return [await self.redis.evalsha(digest, 1, key, *arguments)]
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for key, arguments in calls:
+                pipe.evalsha(digest, 1, key, *arguments)
+            return cast(list[Any], await pipe.execute())
+
+    async def read(
+        self, after: Mapping[str, str], count: int, block_ms: int = BLOCK_MS_MAX
+    ) -> dict[str, list[tuple[str, bytes]]]:
+        """Entries after the given ids, waiting up to `block_ms` for the first; {} when none came.
+
+        An entry without the field `message` comes as b"" and is the receiver's to refuse.
+        """
+        assert block_ms <= BLOCK_MS_MAX
+        try:
+            answer: Any = await self.redis.xread(
+                dict(after), count=count, block=block_ms or None
+            )
+        except RedisError as error:
+            raise BusUnavailable(str(error)[:200]) from error
+        streams = answer.items() if isinstance(answer, dict) else answer or ()
+        return {
+            key.decode(): [(i.decode(), f.get(FIELD, b"")) for i, f in _flat(entries)]
+            for key, entries in streams
+        }
+
+    async def trim(self, before: Mapping[str, str]) -> None:
+        """Drop the entries below the given ids: what a cursor has passed, never by length."""
+        if not before:
+            return
+        try:
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for key, minid in before.items():
+                    pipe.xtrim(key, minid=minid, approximate=True)
+                await pipe.execute()
+        except RedisError as error:
+            raise BusUnavailable(str(error)[:200]) from error
+
+    async def incarnation(self) -> str:
+        """Which life of the server this is; changes when it restarts."""
+        try:
+            return str((await self.redis.info("server"))["run_id"])
+        except RedisError as error:
+            raise BusUnavailable(str(error)[:200]) from error
+
+    async def last_id(self, key: str) -> str:
+        """The newest id that the stream has given, 0-0 where there is no stream."""
+        try:
+            got = (await self.redis.xinfo_stream(key))["last-generated-id"]
+        except ResponseError:
+            return "0-0"
+        except RedisError as error:
+            raise BusUnavailable(str(error)[:200]) from error
+        return got.decode() if isinstance(got, bytes) else str(got)
+
+
+def _flat(entries: Any) -> Entries:
+    """RESP3 wraps a stream's entries in one more list than RESP2."""
+    if entries and isinstance(entries[0], list) and entries[0] and isinstance(entries[0][0], tuple):
+        return [entry for part in entries for entry in part]
+    return cast(Entries, entries)
+
+
+def id_parts(entry_id: str) -> tuple[int, int]:
+    """A Redis stream id as two integers, which compare as Redis compares."""
+    time, _, sequence = entry_id.partition("-")
+    return int(time), int(sequence or 0)

@@ -1,0 +1,158 @@
+"""Bytes to messages and back: CloudEvents 1.0 in JSON.
+
+An event's bytes are made once: the same bytes are hashed, stored in Postgres and mirrored to Redis,
+so every reader sees the same. `datacontenttype` is left out, which in CloudEvents' JSON format
+means application/json; so is `dataschema` while an event type is in its first version.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from streams.message import DEFAULT_TENANT, Command, Event
+from streams.strict import Malformed, parse
+
+SOURCE = "agentcore"
+SPEC_VERSION = "1.0"
+
+COMMAND_BYTES_MAX = 9 * 1024 * 1024  # a definition of 8 MiB and its envelope
+ID_BYTES_MAX = 200
+REPLY_PREFIX = "replies:"
+"""Outcomes are sent to streams of this prefix only, so that no command writes elsewhere."""
+
+_TEXTS = ("type", "subject", "id")
+_OPTIONAL_TEXTS = (
+    "tenant",
+    "actor",
+    "correlationid",
+    "causationid",
+    "traceparent",
+    "replyto",
+    "time",
+    "source",
+)
+
+
+class Poison(Exception):
+    """A message that cannot be understood; it goes to the dead letters, with this reason."""
+
+
+def encode_event(
+    partition: int,
+    position: int,
+    event_type: str,
+    subject: str,
+    version: int,
+    time: str,
+    command: Command,
+    data: Any,
+) -> bytes:
+    """The bytes of a fact that `command` caused; `data` is a dataclass or a JSON-able object."""
+    envelope = {
+        "specversion": SPEC_VERSION,
+        "id": f"{partition}-{position}",
+        "source": SOURCE,
+        "type": event_type,
+        "subject": subject,
+        "time": time,
+        "tenant": command.tenant,
+        "actor": command.actor,
+        "causationid": command.id,
+        "correlationid": command.correlation or command.id,
+        "partition": partition,
+        "position": position,
+        "version": version,
+        "data": data,
+    }
+    if command.traceparent:
+        envelope["traceparent"] = command.traceparent
+    return orjson.dumps(envelope)
+
+
+def decode_event(raw: bytes | str) -> Event:
+    """A stored event; it was checked when it was written."""
+    envelope = orjson.loads(raw)
+    aggregate, _, root = envelope["subject"].partition("/")
+    return Event(
+        envelope["partition"],
+        envelope["position"],
+        envelope["type"],
+        aggregate,
+        root,
+        envelope["version"],
+        envelope["time"],
+        envelope["tenant"],
+        envelope["actor"],
+        envelope.get("causationid"),
+        envelope.get("correlationid"),
+        envelope["data"],
+    )
+
+
+def encode_command(command: Command) -> bytes:
+    """The bytes of an intent, as any publisher in any language writes them."""
+    envelope: dict[str, Any] = {
+        "specversion": SPEC_VERSION,
+        "id": command.id,
+        "source": SOURCE,
+        "type": command.type,
+        "subject": command.subject,
+        "tenant": command.tenant,
+        "actor": command.actor,
+        "data": command.data,
+    }
+    for name, value in (
+        ("correlationid", command.correlation),
+        ("causationid", command.causation),
+        ("traceparent", command.traceparent),
+        ("replyto", command.reply_to),
+        ("time", command.time),
+    ):
+        if value is not None:
+            envelope[name] = value
+    return orjson.dumps(envelope)
+
+
+def decode_command(raw: bytes) -> Command:
+    """A command from outside, its envelope checked once; raises Poison."""
+    try:
+        envelope = parse(raw, bytes_max=COMMAND_BYTES_MAX)
+    except Malformed as error:
+        raise Poison(f"{error.code}: {error.detail}") from None
+    if not isinstance(envelope, dict):
+        raise Poison("INVALID_TYPE: A message is a JSON object (a CloudEvents envelope).")
+    for name in _TEXTS:
+        value = envelope.get(name)
+        if not isinstance(value, str) or not value:
+            raise Poison(f"MISSING_FIELD: The envelope needs `{name}`, a text.")
+        if len(value.encode()) > ID_BYTES_MAX:
+            raise Poison(f"TOO_LARGE: `{name}` is longer than {ID_BYTES_MAX} bytes.")
+    for name in _OPTIONAL_TEXTS:
+        value = envelope.get(name)
+        if value is not None and (not isinstance(value, str) or len(value) > ID_BYTES_MAX):
+            raise Poison(f"INVALID_VALUE: `{name}` is a text of up to {ID_BYTES_MAX} characters.")
+    aggregate, slash, root = envelope["subject"].partition("/")
+    if not slash or not root or not root.isprintable():
+        raise Poison("INVALID_VALUE: `subject` is `kind/id`, such as `execution/0190…`.")
+    data = envelope.get("data")
+    if not isinstance(data, dict):
+        raise Poison("INVALID_TYPE: `data` is a JSON object.")
+    reply_to = envelope.get("replyto")
+    if reply_to is not None and not reply_to.startswith(REPLY_PREFIX):
+        raise Poison(f"INVALID_VALUE: `replyto` names a stream that begins with `{REPLY_PREFIX}`.")
+    return Command(
+        envelope["id"],
+        envelope["type"],
+        aggregate,
+        root,
+        data,
+        envelope.get("tenant") or DEFAULT_TENANT,
+        envelope.get("actor") or "",
+        envelope.get("correlationid"),
+        envelope.get("causationid"),
+        envelope.get("traceparent"),
+        reply_to,
+        envelope.get("time"),
+    )

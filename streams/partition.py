@@ -1,0 +1,36 @@
+"""From the id of an aggregate to its partition, and from a partition to its Redis keys.
+
+CRC-32 as in zlib, so that any language can publish to the right stream. The hash tags in the keys
+keep a partition's streams together on Redis Cluster.
+"""
+
+from zlib import crc32
+
+PARTITIONS_DEFAULT = 16
+PARTITIONS_MAX = 4096
+
+COMMANDS_INBOX = "commands"
+"""The stream for publishers that cannot compute a partition."""
+
+FIELD = b"message"
+"""The one field of every stream entry."""
+
+
+def partition_of(root: str, partitions: int) -> int:
+    """The partition that owns everything about the aggregate with the id `root`."""
+    return crc32(root.encode()) % partitions
+
+
+def commands_key(partition: int) -> str:
+    """The stream of commands waiting for a partition."""
+    return f"commands:{{{partition}}}"
+
+
+def events_key(partition: int) -> str:
+    """The stream that mirrors a partition's tail; ids are `<position>-0`."""
+    return f"events:{{{partition}}}"
+
+
+def tasks_key(tenant: str, role: str) -> str:
+    """The stream from which the agents of one role pull their tasks."""
+    return f"tasks:{{{tenant}/{role}}}"
