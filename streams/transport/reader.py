@@ -1,0 +1,120 @@
+"""One feed at work: what it owns is announced, what it reads is handed on, one message a batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from faust.types import TP, ConsumerMessage
+
+from streams.feed import Batch, Feed
+
+if TYPE_CHECKING:
+    from streams.transport.consumer import Consumer
+
+
+Work = Callable[[], Awaitable[None]]
+
+
+class Reader:
+    """Reads a feed as fast as its agent takes the batches, until it is halted or the feed fails."""
+
+    def __init__(self, feed: Feed, consumer: Consumer) -> None:
+        self._feed = feed
+        self._consumer = consumer
+        self._app = consumer.app
+        self._owned: frozenset[int] | None = None
+        self._told = asyncio.Event()
+        self._offsets: dict[int, int] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the feed, and to read it."""
+        await self._feed.start()
+        self._begin(self._read)
+
+    async def halt(self) -> None:
+        """Read nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def stop(self) -> None:
+        """Read nothing more, and stop the feed."""
+        await self.halt()
+        await self._feed.stop()
+
+    async def drop(self) -> None:
+        """Read nothing more, and forget what waits in the agents' queues."""
+        await self.halt()
+        for channel in self._channels():
+            channel.queue.clear()
+
+    def rewind(self) -> None:
+        """After `drop`: read again, from the durable positions."""
+        self._begin(self._read_again)
+
+    def _channels(self) -> tuple[Any, ...]:
+        channels: tuple[Any, ...] = self._app.topics.channels(self._feed.topic)
+        return channels
+
+    def _begin(self, work: Work) -> None:
+        name = f"reader of {self._feed.topic}"
+        self._task = asyncio.create_task(self._guard(work), name=name)
+
+    async def _read(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._announce())
+            tasks.create_task(self._pump())
+
+    async def _read_again(self) -> None:
+        await self._feed.rewind()
+        await self._read()
+
+    async def _guard(self, work: Work) -> None:
+        try:
+            await work()
+        except* Exception as failed:
+            # One way for every failure: it comes out of the agent's `async for`, the agent crashes,
+            # and its supervisor begins both again.
+            for channel in self._channels():
+                await channel.throw(failed.exceptions[0])
+            if not self._channels():
+                await self._app.crash(failed.exceptions[0])
+
+    async def _announce(self) -> None:
+        while True:
+            if self._owned is not None:  # said again after a failure in the middle of saying it
+                await self._consumer.announce(self._feed.topic, self._owned)
+                self._told.set()
+            self._owned = await self._feed.assignment()
+            self._told.clear()
+
+    async def _pump(self) -> None:
+        while True:
+            batch = await self._feed.next()
+            if batch is None:
+                await asyncio.sleep(0)  # a feed that waits for nothing must not stop the loop
+                continue
+            if not self._told.is_set():
+                await self._told.wait()
+            await self._consumer.callback(self._message(batch))  # waits where a queue is full
+
+    def _message(self, batch: Batch) -> Any:
+        partition = batch.partitions[0]
+        offset = self._offsets[partition] = self._offsets.get(partition, -1) + 1
+        return ConsumerMessage(
+            self._feed.topic,
+            partition,
+            offset,
+            timestamp=time(),
+            timestamp_type=0,
+            headers=None,
+            key=None,
+            value=batch,
+            checksum=None,
+            tp=TP(self._feed.topic, partition),
+            generation_id=self._app.consumer_generation_id,  # without it, silently skipped
+        )
