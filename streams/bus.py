@@ -6,7 +6,7 @@ redis-py's own retries are off, since one XADD whose reply was lost became two e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from hashlib import sha1
 from typing import Any, cast
 
@@ -149,11 +149,24 @@ class Bus:
             )
         except RedisError as error:
             raise BusUnavailable(str(error)[:200]) from error
-        streams = answer.items() if isinstance(answer, dict) else answer or ()
         return {
-            key.decode(): [(i.decode(), f.get(FIELD, b"")) for i, f in _flat(entries)]
-            for key, entries in streams
+            key: [(entry.decode(), fields.get(FIELD, b"")) for entry, fields in entries]
+            for key, entries in by_stream(answer).items()
         }
+
+    async def scan(self, key: str, page: int = 1_000) -> AsyncIterator[tuple[str, bytes]]:
+        """Every entry of a stream, oldest first, a page at a time."""
+        after = "-"
+        while True:
+            try:
+                entries: Any = await self.redis.xrange(key, min=after, count=page)
+            except RedisError as error:
+                raise BusUnavailable(str(error)[:200]) from error
+            for entry, fields in entries:
+                yield entry.decode(), fields.get(FIELD, b"")
+            if len(entries) < page:
+                return
+            after = f"({entries[-1][0].decode()}"
 
     async def trim(self, before: Mapping[str, str]) -> None:
         """Drop the entries below the given ids: what a cursor has passed, never by length."""
@@ -185,8 +198,13 @@ class Bus:
         return got.decode() if isinstance(got, bytes) else str(got)
 
 
+def by_stream(answer: Any) -> dict[str, Entries]:
+    """What XREAD or XREADGROUP answered, by stream; RESP3 wraps entries once more than RESP2."""
+    streams = answer.items() if isinstance(answer, dict) else answer or ()
+    return {key.decode(): _flat(entries) for key, entries in streams}
+
+
 def _flat(entries: Any) -> Entries:
-    """RESP3 wraps a stream's entries in one more list than RESP2."""
     if entries and isinstance(entries[0], list) and entries[0] and isinstance(entries[0][0], tuple):
         return [entry for part in entries for entry in part]
     return cast(Entries, entries)

@@ -1,1 +1,11 @@
-"""Process managers (sagas): events in, commands and tasks out; pure, like the aggregates."""
+"""Process managers (sagas): events in, commands and tasks out; pure, like the aggregates.
+
+`MANAGERS` is the one list: a new process manager is one new file and one line here.
+"""
+
+from typing import Any
+
+from processors.managers.dispatch import DISPATCH
+from processors.managers.manager import Manager
+
+MANAGERS: tuple[Manager[Any], ...] = (DISPATCH,)

@@ -1,0 +1,106 @@
+"""The composition root: which feeds a worker reads, and what works on their batches.
+
+`faust -A processors.app worker --without-web` runs everything; `orchestrator worker` runs the same.
+AGENTCORE_ROLES names the roles to run: commands, managers, projections (all by default).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from asyncio import get_running_loop
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from uuid_utils import uuid7
+
+from processors.command_feed import CommandFeed
+from processors.command_processor import CommandProcessor
+from processors.event_feed import EventFeed
+from processors.inbox import Inbox
+from processors.managers import MANAGERS
+from processors.process_manager import ProcessManager
+from processors.projector import TOPIC as PROJECTIONS_TOPIC
+from processors.projector import Projector
+from processors.settings import Settings, read_settings
+from processors.task_sender import TaskSender
+from projections import PROJECTIONS
+from streams.bus import Bus
+from streams.feed import Feed
+from streams.leases import Leases
+from streams.log import WRITER
+from streams.logs.postgres import PostgresLog
+from streams.transport import App, make_app
+
+ROLES = ("commands", "managers", "projections")
+
+
+class Worker:
+    """One process's connections and the feeds of its roles; connects when Faust starts them."""
+
+    def __init__(self, settings: Settings, roles: Iterable[str] = ROLES) -> None:
+        from processors.running import find
+
+        addresses = find(settings)
+        self.settings = settings
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid7()}"
+        self.log = PostgresLog(addresses.database_url)
+        self.bus = Bus(addresses.redis_url)
+        self.feeds: list[tuple[Feed, Any]] = []
+        wanted = set(roles)
+        if "commands" in wanted:
+            self.feeds.append(self._commands())
+        if "managers" in wanted:
+            self.feeds += [self._manager(manager) for manager in MANAGERS]
+        if "projections" in wanted:
+            self.feeds.append(self._projections())
+
+    def _leases(self, consumer: str) -> Leases:
+        return Leases(self.log, consumer, self.name, self.settings.lease_s)
+
+    def _commands(self) -> tuple[Feed, CommandProcessor]:
+        processor = CommandProcessor(
+            self.log, self.bus, self._leases(WRITER), lambda: datetime.now(UTC), 0
+        )
+        return CommandFeed(processor, Inbox(self.log, self.bus, 0, self.name)), processor
+
+    def _manager(self, manager: Any) -> tuple[Feed, ProcessManager]:
+        sender = TaskSender(self.log, self.bus, 0)
+        leases = self._leases(manager.name)
+        loop = ProcessManager(
+            manager, self.log, sender, leases, 0, lambda: get_running_loop().time()
+        )
+        return EventFeed(manager.name, loop, self.log, self.bus), loop
+
+    def _projections(self) -> tuple[Feed, Projector]:
+        projector = Projector(PROJECTIONS, self.log, self._leases(PROJECTIONS_TOPIC), 0)
+        return EventFeed(PROJECTIONS_TOPIC, projector, self.log, self.bus), projector
+
+    def app(self) -> App:
+        """The Faust app with one agent a feed."""
+        app = make_app("agentcore", [feed for feed, _ in self.feeds], self.bus)
+        for feed, worker in self.feeds:
+            app.agent(feed.topic, name=feed.topic)(_agent(worker))
+        return app
+
+    async def close(self) -> None:
+        """Let go of the connections, after the app has stopped."""
+        await self.bus.close()
+        await self.log.close()
+
+
+def _agent(worker: Any) -> Any:
+    async def work(batches: Any) -> None:
+        async for batch in batches:
+            await worker.handle(batch.entries)
+
+    return work
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, made when Faust asks for it, so that importing this module touches no settings."""
+    if name == "app":
+        roles = os.environ.get("AGENTCORE_ROLES", ",".join(ROLES)).split(",")
+        return Worker(read_settings(), roles).app()
+    raise AttributeError(name)

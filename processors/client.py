@@ -1,0 +1,200 @@
+"""Publishing commands and waiting for their outcomes: the engine as its own programs use it.
+
+A call sends its command again, under the same id, until the outcome has come: Redis may lose both
+ways, and the processor answers a repeat with the first outcome. One private reply stream and one
+reader serve all calls of a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import asyncpg
+import orjson
+import structlog
+from redis.exceptions import RedisError
+from uuid_utils import uuid7
+
+from processors.replies import decode_outcome
+from processors.settings import Addresses
+from streams.bus import Bus, BusUnavailable
+from streams.codec import COMMAND_BYTES_MAX, REPLY_PREFIX, encode_command
+from streams.logs.postgres import PostgresLog, connect
+from streams.message import Command, Outcome
+from streams.partition import COMMANDS_INBOX, commands_key, partition_of
+
+TIMEOUT_S = 30.0  # a healthy engine answers in milliseconds; a fail-over takes about a lease
+RESEND_S = 3.0  # longer than any healthy answer, shorter than people's patience
+RETRY_S = 0.2  # between attempts to reach a Redis that is away
+FLUSH_BYTES_MAX = 4 * 1024 * 1024  # one script call; Redis serves nobody else meanwhile
+REPLIES_MAX = 1_000  # one read of the reply stream, which is trimmed after each
+REPLIES_KEPT_S = 600  # a client that was killed leaves its reply stream for so long
+CONNECTIONS_MAX = 4
+CLOSE_S = 2.0  # a query that hangs must not keep a command from ending
+
+
+class Rejected(Exception):
+    """The engine understood the command and refused it."""
+
+    def __init__(self, problem: dict[str, Any]) -> None:
+        self.problem = problem
+        super().__init__(str(problem.get("detail") or problem.get("code") or self.__doc__))
+
+
+class NoAnswer(Exception):
+    """No outcome came in time: the command may still be carried out."""
+
+
+class Client:
+    """A publisher of commands; `async with Client(addresses) as client`."""
+
+    def __init__(self, addresses: Addresses, actor: str = "cli") -> None:
+        self.actor = actor
+        self.bus = Bus(addresses.redis_url)
+        self._addresses = addresses
+        self._partitions: int | None = None
+        self._log: PostgresLog | None = None
+        self._replies = f"{REPLY_PREFIX}{uuid7()}"
+        self._waiting: dict[str, asyncio.Future[Outcome]] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self._outbox: list[tuple[str, bytes, asyncio.Future[None]]] = []
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._addresses.database_url:
+            try:
+                pool = await connect(self._addresses.database_url, CONNECTIONS_MAX)
+                self._log = PostgresLog(pool)
+                self._partitions = await self._log.partitions()
+            except BaseException:
+                await self.__aexit__(None, None, None)
+                raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for task in (self._reader, self._flusher):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        if self._reader is not None:
+            with contextlib.suppress(RedisError):
+                await self.bus.redis.delete(self._replies)
+        await self.bus.close()
+        if self._log is not None:
+            try:
+                await asyncio.wait_for(self._log.pool.close(), CLOSE_S)
+            except TimeoutError:
+                self._log.pool.terminate()
+
+    @property
+    def log(self) -> PostgresLog:
+        """The log, for reading."""
+        assert self._log is not None, "this client was made without a database"
+        return self._log
+
+    @property
+    def pool(self) -> asyncpg.Pool:
+        """Connections to the read models."""
+        return self.log.pool
+
+    async def publish(self, command: Command) -> None:
+        """Put a command into its stream; raises BusUnavailable when that is not known to be done.
+
+        What is published while a batch is under way goes together as the next one.
+        """
+        message = encode_command(replace(command, actor=command.actor or self.actor))
+        if len(message) > COMMAND_BYTES_MAX:
+            detail = f"The command is {len(message)} bytes; at most {COMMAND_BYTES_MAX} may be sent."
+            raise Rejected({"code": "TOO_LARGE", "title": "Too large", "detail": detail})
+        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outbox.append((self._stream(command.root), message, sent))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush(), name="client publishes")
+        await sent
+
+    async def call(self, command: Command, timeout_s: float = TIMEOUT_S) -> Outcome:
+        """Publish a command and wait for its outcome; raises Rejected or NoAnswer."""
+        command = replace(command, reply_to=self._replies)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        answer: asyncio.Future[Outcome] = loop.create_future()
+        self._waiting[command.id] = answer
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read_replies(), name="client replies")
+        try:
+            while (left := deadline - loop.time()) > 0:
+                patience = min(left, RESEND_S)
+                try:
+                    await asyncio.wait_for(self.publish(command), patience)
+                except (BusUnavailable, TimeoutError):
+                    patience = min(left, RETRY_S)
+                done, _ = await asyncio.wait([answer], timeout=patience)
+                if done:
+                    outcome = answer.result()
+                    if outcome.problem is not None:
+                        raise Rejected(outcome.problem)
+                    return outcome
+        finally:
+            self._waiting.pop(command.id, None)
+        raise NoAnswer(f"No outcome of {command.type} {command.subject} came in {timeout_s:g} s.")
+
+    def _stream(self, root: str) -> str:
+        if self._partitions is None:
+            return COMMANDS_INBOX
+        return commands_key(partition_of(root, self._partitions))
+
+    async def _flush(self) -> None:
+        """Send what waits, batch after batch, until nothing does."""
+        while self._outbox:
+            size = count = 0
+            while count < len(self._outbox) and (not count or size < FLUSH_BYTES_MAX):
+                size += len(self._outbox[count][1])
+                count += 1
+            batch, self._outbox = self._outbox[:count], self._outbox[count:]
+            messages: dict[str, list[bytes]] = {}
+            for stream, message, _ in batch:
+                messages.setdefault(stream, []).append(message)
+            failure: Exception | None = None
+            try:
+                await self.bus.append(messages)
+            except BusUnavailable as error:
+                failure = error
+            for _, _, sent in batch:
+                if not sent.done():
+                    sent.set_exception(failure) if failure else sent.set_result(None)
+
+    async def _read_replies(self) -> None:
+        """Hand outcomes to the calls that wait for them, until the client is closed."""
+        last = "0-0"
+        while True:
+            try:
+                streams = await self.bus.read({self._replies: last}, REPLIES_MAX)
+                for entry, message in streams.get(self._replies, ()):
+                    last = entry
+                    self._answer(message)
+                if streams:
+                    await self.bus.trim({self._replies: last})
+                    await self.bus.redis.expire(self._replies, REPLIES_KEPT_S)
+            except (BusUnavailable, RedisError):
+                last = "0-0"  # a Redis that begins anew may give smaller ids
+                await asyncio.sleep(RETRY_S)
+
+    def _answer(self, message: bytes) -> None:
+        try:
+            outcome = decode_outcome(message)
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            structlog.get_logger(__name__).warning("reply_not_understood", bytes=len(message))
+            return
+        waiting = self._waiting.get(outcome.command_id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(outcome)

@@ -1,0 +1,119 @@
+"""What the command processor reads: the command streams of the partitions that it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from processors.command_processor import ENTRIES_MAX, CommandProcessor
+from processors.inbox import Inbox
+from processors.leased_feed import PAUSE_S, LeasedFeed
+from streams.bus import BusUnavailable
+from streams.feed import Batch
+from streams.log import WRITER, LogUnavailable
+from streams.partition import commands_key
+
+BLOCK_MS = 500  # how long an idle read keeps a newly taken partition waiting
+TRIM_S = 2.0
+
+logger = structlog.get_logger(__name__)
+
+
+class CommandFeed(LeasedFeed):
+    """Batches of command entries over the owned partitions; keeps the `streams.feed` promise."""
+
+    def __init__(self, processor: CommandProcessor, inbox: Inbox) -> None:
+        super().__init__(WRITER, processor)
+        self.processor = processor
+        self.inbox = inbox
+        self._moving: asyncio.Task[None] | None = None
+        self._offsets: dict[int, str] = {}
+        self._trimmed = 0.0
+
+    async def start(self) -> None:
+        """Check Redis, take the first leases, and move what strangers publish."""
+        await self.processor.bus.open()
+        await super().start()
+        self.inbox.partitions = self.partitions
+        self._moving = asyncio.create_task(self.inbox.run(), name="inbox")
+
+    async def stop(self) -> None:
+        """Move nothing more, finish what is in hand, and hand the leases over."""
+        if self._moving is not None:
+            self._moving.cancel()
+            await asyncio.wait([self._moving])
+        await super().stop()
+
+    def opened(self, partition: int) -> None:
+        """Read on from the partition's durable offset."""
+        self._offsets[partition] = self.processor.parts[partition].offset
+
+    async def next(self) -> Batch | None:
+        """The next entries of each owned partition; None when nothing came for a while."""
+        try:
+            await self._mend()
+            await self._trim()
+            parts = {p: self.processor.parts[p] for p in self.owned if p in self.processor.parts}
+            offsets, count = self._after(parts.keys())
+            if not offsets:
+                await asyncio.sleep(BLOCK_MS / 1000)
+                return None
+            streams = await self.processor.bus.read(offsets, count, BLOCK_MS)
+        except (BusUnavailable, LogUnavailable) as error:
+            logger.warning("commands_unavailable", error=str(error))
+            await asyncio.sleep(PAUSE_S)
+            return None
+        if not streams:
+            await self._watch_incarnation()
+            return None
+        entries = {}
+        for partition, part in parts.items():
+            if batch := streams.get(commands_key(partition)):
+                entries[partition] = (part, batch)
+                self._offsets[partition] = batch[-1][0]
+        return Batch(tuple(entries), entries)
+
+    def _after(self, partitions: set[int] | object) -> tuple[dict[str, str], int]:
+        """Which streams to read from where, and how many entries of each at most."""
+        offsets = {p: self._offsets[p] for p in partitions}  # type: ignore[attr-defined]
+        careful = [p for p in offsets if p in self.processor.careful]
+        if careful:
+            partition = min(careful)
+            key = commands_key(partition)
+            return {key: offsets[partition]}, self.processor.careful[partition]
+        return {commands_key(p): offset for p, offset in offsets.items()}, ENTRIES_MAX
+
+    async def _mend(self) -> None:
+        """Open again what was dropped because a commit failed."""
+        for partition in self.owned:
+            part = self.processor.parts.get(partition)
+            if part is None or not part.valid:
+                await self.processor.settle()
+                if await self.processor.reopen(partition):
+                    self.opened(partition)
+
+    async def rewind(self) -> None:
+        """The agent crashed: nothing of what it had in memory counts."""
+        for part in self.processor.parts.values():
+            part.valid = False
+
+    async def _watch_incarnation(self) -> None:
+        """An idle moment: is this still the Redis that we have been reading?"""
+        try:
+            incarnation = await self.processor.bus.incarnation()
+        except BusUnavailable:
+            return
+        for partition in self.owned:
+            part = self.processor.parts.get(partition)
+            if part is not None and part.valid and part.cursor.incarnation != incarnation:
+                logger.warning("redis_was_replaced", partition=partition)
+                part.cursor.incarnation = incarnation
+                self._offsets[partition] = "0-0"
+
+    async def _trim(self) -> None:
+        now = time.monotonic()
+        if now - self._trimmed >= TRIM_S:
+            self._trimmed = now
+            await self.processor.trim()

@@ -1,0 +1,255 @@
+"""The command processor: read a batch, decide it, commit it, mirror it, answer.
+
+One batch covers all partitions that this process owns and becomes one commit. While it is being
+committed the next one is decided, on the states that the first will have made; if the commit does
+not come about, everything that was built on it is dropped and read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from processors import partition_state as state
+from processors.blueprints import Blueprints
+from processors.decide import Decided, decide_batch
+from processors.mirroring import Mirroring
+from processors.partition_state import PartitionState, open_partition
+from processors.vocabulary import Vocabulary
+from streams.bus import Bus, BusUnavailable, id_parts
+from streams.leases import Leases
+from streams.log import CommitUnknown, DeadLetter, Log, LogUnavailable, Share, Unacceptable
+from streams.partition import commands_key
+
+ENTRIES_MAX = 1_000  # of one partition in one batch: a commit stays under some 50 ms
+RETRY_S = 0.2  # after the log did not answer
+
+logger = structlog.get_logger(__name__)
+
+Entries = Mapping[int, tuple[PartitionState, Sequence[tuple[str, bytes]]]]
+"""What was read for each partition, and for which taking of it: what was read for a state that has
+been dropped since comes again, and must not be decided out of order."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened here since the start; the names are the metrics'."""
+
+    commands: int = 0
+    events: int = 0
+    commits: int = 0
+    repeats: int = 0
+    refusals: int = 0
+    dead_letters: int = 0
+    fenced: int = 0
+    unknown_commits: int = 0
+    refused_commits: int = 0
+
+
+@dataclass(slots=True)
+class CommandProcessor:
+    """Decides for the partitions whose leases this process holds."""
+
+    log: Log
+    bus: Bus
+    leases: Leases
+    clock: Callable[[], datetime]
+    partitions: int
+    names: Vocabulary = field(default_factory=Vocabulary)
+    counters: Counters = field(default_factory=Counters)
+    parts: dict[int, PartitionState] = field(default_factory=dict)
+    careful: dict[int, int] = field(default_factory=dict)
+    """How many entries of a partition may be tried at once, after the log refused some."""
+    plans: Blueprints = field(init=False)
+    mirroring: Mirroring = field(init=False)
+    _under_way: asyncio.Task[None] | None = None
+    _saving: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self.plans = Blueprints(self.log)
+        self.mirroring = Mirroring(self.log, self.bus)
+
+    async def open(self, partition: int) -> None:
+        """Make ready to decide for a partition: its state, its offset, and a whole mirror."""
+        cursor = self.leases.held[partition]
+        part = await open_partition(self.log, cursor)
+        part.offset, part.cursor.incarnation = await self._offset(part)
+        await self.mirroring.catch_up(part)
+        self.parts[partition] = part
+
+    def close(self, partition: int) -> None:
+        """Forget a partition that is no longer ours."""
+        if part := self.parts.pop(partition, None):
+            part.valid = False
+
+    async def reopen(self, partition: int) -> bool:
+        """Take a dropped partition again under a new epoch; False where somebody else has it."""
+        self.close(partition)
+        if await self.leases.retake(partition) is None:
+            return False
+        await self.open(partition)
+        return True
+
+    async def _offset(self, part: PartitionState) -> tuple[str, str]:
+        """Where to read on; from the start where the stream is not the one that we had read."""
+        incarnation = await self.bus.incarnation()
+        newest = await self.bus.last_id(commands_key(part.partition))
+        if incarnation != part.cursor.incarnation or id_parts(newest) < id_parts(part.offset):
+            return "0-0", incarnation
+        return part.offset, incarnation
+
+    async def handle(self, entries: Entries) -> None:
+        """Decide a batch while the one before commits; returns when this one's commit has begun."""
+        await self._save_when_due()
+        decided = await self._decide(entries)
+        await self.settle()
+        self._under_way = asyncio.create_task(self._commit(decided), name="commit")
+
+    async def settle(self) -> None:
+        """Wait until the commit that is under way has ended, well or not."""
+        if self._under_way is not None:
+            await asyncio.shield(self._under_way)  # whoever waits may be cancelled, a commit not
+
+    async def drain(self) -> None:
+        """Finish what is in hand: commit, mirror and answers."""
+        await self.settle()
+        await self.mirroring.settle()
+
+    async def _decide(self, entries: Entries) -> list[Decided]:
+        batches = [(part, batch) for part, batch in entries.values() if part.valid]
+        now = self.clock()
+        decided = await decide_batch(
+            self.log, self.names, self.plans, batches, now, self.partitions
+        )
+        for one in decided:
+            self.counters.commands += len(one.share.commands)
+            self.counters.repeats += one.repeats
+            self.counters.refusals += one.refusals
+        return decided
+
+    async def _commit(self, decided: list[Decided]) -> None:
+        if self.careful:  # one partition at a time, so that it is known whose content was refused
+            for one in decided:
+                await self._append([one])
+        else:
+            await self._append(decided)
+
+    async def _append(self, decided: list[Decided]) -> None:
+        live = [one for one in decided if one.part.valid]
+        if not live:
+            return
+        for one in live:
+            one.share.previous = one.part.chain
+        try:
+            await self.log.bury([letter for one in live for letter in one.letters])
+            committed = await self.log.append([one.share for one in live], self.clock())
+        except (CommitUnknown, LogUnavailable) as error:
+            self.counters.unknown_commits += 1
+            logger.warning("commit_unknown", error=str(error))
+            for one in live:
+                one.part.valid = False
+            await asyncio.sleep(RETRY_S)
+            return
+        except Unacceptable as error:
+            await self._isolate(live, str(error))
+            return
+        self.counters.commits += 1
+        done = []
+        for one in live:
+            if one.share.partition in committed:
+                self._committed(one.part, one.share)
+                done.append(one)
+                self.counters.events += len(one.share.messages)
+                self.counters.dead_letters += len(one.letters)
+                self._less_careful(one)
+            else:
+                self.counters.fenced += 1
+                one.part.valid = False
+                self.leases.forget(one.share.partition)
+        await self.mirroring.publish(done)
+
+    @staticmethod
+    def _committed(part: PartitionState, share: Share) -> None:
+        part.chain = share.hash
+        part.cursor.position, part.cursor.stream_offset = share.last, share.stream_offset
+
+    async def _isolate(self, live: list[Decided], reason: str) -> None:
+        """The log refused the content: try smaller batches, down to the one entry at fault."""
+        self.counters.refused_commits += 1
+        logger.warning("commit_refused", reason=reason, entries=sum(len(o.entries) for o in live))
+        if len(live) == 1 and len(live[0].entries) == 1:
+            [one] = live
+            entry, raw = one.entries[0]
+            key = commands_key(one.share.partition)
+            await self.log.bury([DeadLetter("command", key, entry, reason, raw)])
+            self.counters.dead_letters += 1
+            part = one.part
+            skip = Share(
+                part.partition,
+                one.share.epoch,
+                one.share.head,
+                one.share.number,
+                part.chain,
+                stream_offset=entry,
+                incarnation=one.share.incarnation,
+            )
+            await self.log.append([skip], self.clock())
+            part.valid = False  # its states ran ahead with what was refused
+            return
+        for one in live:
+            one.part.valid = False
+            self.careful[one.share.partition] = max(1, len(one.entries) // 2)
+
+    def _less_careful(self, one: Decided) -> None:
+        limit = self.careful.get(one.share.partition)
+        if limit is not None:
+            if limit >= ENTRIES_MAX:
+                del self.careful[one.share.partition]
+            else:
+                self.careful[one.share.partition] = limit * 2
+
+    async def _save_when_due(self) -> None:
+        """Save snapshots of partitions that have moved far; in the background but for the dump."""
+        if self._saving is not None and not self._saving.done():
+            return
+        due = [
+            part
+            for part in self.parts.values()
+            if part.valid and part.head - part.snapshot >= state.SNAPSHOT_EVENTS
+        ]
+        if not due:
+            return
+        await self.settle()
+        part = max(due, key=lambda p: p.head - p.snapshot)
+        if not part.valid:
+            return
+        rows = await state.snapshot(self.log, part, self.names, self.plans)
+        self._saving = asyncio.create_task(self._save(part, part.head, rows), name="snapshot")
+
+    async def _save(self, part: PartitionState, position: int, rows: list[Any]) -> None:
+        try:
+            if await self.log.save(part.cursor, position, rows):
+                part.snapshot = position
+                state.evict(part)
+                return
+        except LogUnavailable as error:
+            logger.warning("snapshot_unavailable", error=str(error))
+        part.valid = False  # what was marked as saved is not: read it again
+
+    async def trim(self) -> None:
+        """Drop from the command streams what is committed; a failure only leaves it for later."""
+        passed = {
+            commands_key(partition): one.cursor.stream_offset
+            for partition, one in self.parts.items()
+            if one.valid
+        }
+        try:
+            await self.bus.trim(passed)
+        except BusUnavailable as error:
+            logger.warning("trim_failed", error=str(error))
+

@@ -1,0 +1,194 @@
+"""From the entries of a batch to the events of a commit: decode, repeat, refuse, decide, encode.
+
+The only waiting is for what is not in memory yet (states, definitions), once for the whole batch;
+then everything is decided without a pause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from aggregates.decider import Reference
+from aggregates.problem import Refused, bounded
+from aggregates.workflow import WorkflowArchived
+from processors.blueprints import Blueprints, attach
+from processors.partition_state import REFUSAL, Held, PartitionState, load, settle_outcomes
+from processors.replies import encode_outcome
+from processors.vocabulary import Vocabulary
+from streams.codec import Poison, decode_command, encode_event
+from streams.log import DeadLetter, DefinitionRow, Log, Share
+from streams.message import Command, Outcome
+from streams.partition import commands_key, partition_of
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Decided:
+    """What one partition's entries came to: a share of the commit, and what to say afterwards."""
+
+    part: PartitionState
+    share: Share
+    entries: Sequence[tuple[str, bytes]]
+    replies: list[tuple[str, bytes]] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    repeats: int = 0
+    refusals: int = 0
+
+
+Typed = tuple[Command, Any]
+"""A command and its typed data, or the Refused that reading it ended in."""
+
+
+async def decide_batch(
+    log: Log,
+    names: Vocabulary,
+    plans: Blueprints,
+    batches: Sequence[tuple[PartitionState, Sequence[tuple[str, bytes]]]],
+    now: datetime,
+    partitions: int,
+) -> list[Decided]:
+    """Decide the entries of several partitions; states and heads move ahead at once."""
+    work: list[tuple[Decided, list[Typed]]] = []
+    for part, entries in batches:
+        share = Share(
+            part.partition,
+            part.cursor.epoch,
+            part.head,
+            part.number + 1,
+            b"",
+            stream_offset=entries[-1][0],
+            incarnation=part.cursor.incarnation,
+        )
+        decided = Decided(part, share, entries)
+        work.append((decided, _read(decided, names, partitions)))
+    for decided, commands in work:
+        part = decided.part
+        if part.unsure:
+            await settle_outcomes(log, part, [command.id for command, _ in commands])
+        subjects = {c.subject for c, _ in commands if c.id not in part.outcomes}
+        await load(log, part, names, plans, subjects)
+    await _attach(names, plans, [one for _, commands in work for one in commands])
+    stamp = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    for decided, commands in work:
+        for command, typed in commands:
+            _decide(decided, command, typed, now, stamp)
+        decided.part.head = decided.share.last
+        decided.part.number = decided.share.number
+        decided.part.offset = decided.share.stream_offset
+    return [decided for decided, _ in work]
+
+
+def _read(decided: Decided, names: Vocabulary, partitions: int) -> list[Typed]:
+    """The commands among the entries; what is none goes to the dead letters."""
+    commands: list[Typed] = []
+    partition = decided.share.partition
+    for entry, raw in decided.entries:
+        try:
+            command = decode_command(raw)
+            own = partition_of(command.root, partitions)
+            if own != partition:
+                raise Poison(
+                    f"WRONG_PARTITION: {command.subject} belongs to partition {own};"
+                    " whoever cannot compute it publishes to the stream `commands`."
+                )
+        except Poison as error:
+            key = commands_key(partition)
+            decided.letters.append(DeadLetter("command", key, entry, bounded(str(error)), raw))
+            continue
+        try:
+            commands.append((command, names.command(command)))
+        except Refused as error:
+            commands.append((command, error))
+    return commands
+
+
+async def _attach(names: Vocabulary, plans: Blueprints, commands: Sequence[Typed]) -> None:
+    """Give commands that refer to a workflow its newest known truth."""
+    referring: list[tuple[Any, Any]] = []
+    wanted: set[Reference] = set()
+    for command, typed in commands:
+        decider = names.deciders.get(command.aggregate)
+        if decider is None or isinstance(typed, Refused):
+            continue
+        reference = decider.reference(typed)
+        if reference is not None:
+            referring.append((decider, typed))
+            wanted.add(reference)
+    if wanted:
+        found = await plans.find(wanted, fresh=True)
+        for decider, typed in referring:
+            attach(decider, typed, found)
+
+
+def _decide(decided: Decided, command: Command, typed: Any, now: datetime, stamp: str) -> None:
+    """One command: a repeat, a refusal, or events; always an outcome."""
+    part, share = decided.part, decided.share
+    known = part.outcomes.get(command.id)
+    if known is not None:
+        decided.repeats += 1
+        if command.reply_to:
+            decided.replies.append((command.reply_to, encode_outcome(known, repeated=True)))
+        return
+    held = part.held.get(command.subject)
+    first = share.last + 1
+    problem = None
+    try:
+        if isinstance(typed, Refused):
+            raise typed
+        assert held is not None
+        events = held.decider.decide(held.state, typed, now)
+        _record(share, held, command, events, stamp)
+    except Refused as error:
+        problem = error.problem()
+    except Exception as error:  # a bug in a decision costs this command, and nobody else
+        logger.exception("decision_crashed", command=command.type, subject=command.subject)
+        problem = Refused("INTERNAL", f"{command.type} crashed: {type(error).__name__}").problem()
+    if problem is not None:
+        decided.refusals += 1
+        said = {"command_type": command.type, "command_id": command.id, **problem}
+        _append(share, REFUSAL, held.version if held else 0, command, said, stamp)
+    outcome = Outcome(command.id, share.partition, first, share.last, problem)
+    share.commands.append((command.id, share.last - first + 1))
+    part.remember(outcome)
+    if command.reply_to:
+        decided.replies.append((command.reply_to, encode_outcome(outcome)))
+
+
+def _record(share: Share, held: Held, command: Command, events: list[Any], stamp: str) -> None:
+    for event in events:
+        held.version += 1
+        held.changed = True
+        _append(share, type(event).__name__, held.version, command, event, stamp)
+        held.state = held.decider.evolve(held.state, event)
+        definition = getattr(event, "_definition", None)
+        if definition is not None:
+            share.definitions.append(
+                DefinitionRow(
+                    command.root,
+                    event.revision,
+                    command.tenant,
+                    event.digest,
+                    False,
+                    definition.to_bytes(),
+                )
+            )
+        elif isinstance(event, WorkflowArchived):
+            share.archived.append(command.root)
+
+
+def _append(
+    share: Share, event_type: str, version: int, command: Command, data: Any, stamp: str
+) -> None:
+    position = share.last + 1
+    message = encode_event(
+        share.partition, position, event_type, command.subject, version, stamp, command, data
+    )
+    share.types.append(event_type)
+    share.subjects.append(command.subject)
+    share.messages.append(message)

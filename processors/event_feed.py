@@ -1,0 +1,78 @@
+"""What process managers and projectors read: the events of the partitions that they hold."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import structlog
+
+from processors.leased_feed import PAUSE_S, LeasedFeed, Worker
+from streams.codec import decode_event
+from streams.feed import Batch
+from streams.log import Log, LogUnavailable
+from streams.bus import Bus
+from streams.tail import Tail
+
+BLOCK_MS = 500
+
+logger = structlog.get_logger(__name__)
+
+
+class Reader(Worker, Protocol):
+    """A worker that has a position in each partition."""
+
+    positions: dict[int, int]
+    """How far each open partition has been handled."""
+
+    async def idle(self) -> None:
+        """Nothing has come for a while: see to what is due."""
+
+
+class EventFeed(LeasedFeed):
+    """Batches of decoded events over the owned partitions; keeps the `streams.feed` promise."""
+
+    def __init__(self, topic: str, reader: Reader, log: Log, bus: Bus) -> None:
+        super().__init__(topic, reader)
+        self.reader = reader
+        self.tail = Tail(log, bus)
+        self._positions: dict[int, int] = {}
+        self._rewound = False
+
+    def opened(self, partition: int) -> None:
+        """Read on from the partition's durable position."""
+        self._positions[partition] = self.reader.positions[partition]
+
+    async def next(self) -> Batch | None:
+        """The next events of each owned partition; None when nothing came for a while."""
+        try:
+            await self._mend()
+            positions = {p: self._positions[p] for p in self.owned if p in self._positions}
+            if not positions:
+                await asyncio.sleep(BLOCK_MS / 1000)
+                return None
+            found = await self.tail.read(positions, BLOCK_MS)
+        except LogUnavailable as error:
+            logger.warning("events_unavailable", topic=self.topic, error=str(error))
+            await asyncio.sleep(PAUSE_S)
+            return None
+        if not found:
+            return None
+        entries = {p: [decode_event(raw) for raw in messages] for p, messages in found.items()}
+        for partition, events in entries.items():
+            self._positions[partition] = events[-1].position
+        return Batch(tuple(entries), entries)
+
+    async def rewind(self) -> None:
+        """The agent crashed: open every partition again at its durable position."""
+        self._rewound = True
+
+    async def _mend(self) -> None:
+        if self._rewound:
+            for partition in self.owned:
+                self.worker.close(partition)
+            self._rewound = False
+        for partition in self.owned:
+            if partition not in self.reader.positions and partition in self.worker.leases.held:
+                await self.worker.open(partition)
+                self.opened(partition)

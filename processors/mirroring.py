@@ -1,0 +1,91 @@
+"""After the commit: the events to their streams, the outcomes to whoever asked, in that order.
+
+Redis may be away. Then nothing is lost: what was not mirrored is read from the table later, and
+whoever waits for an outcome asks again with the same command id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from processors.decide import Decided
+from processors.partition_state import PartitionState
+from streams.bus import MIRROR_ENTRIES, Bus, BusUnavailable, id_parts
+from streams.log import Log
+from streams.partition import events_key
+
+PAGE_EVENTS = 2_000
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Mirroring:
+    """Keeps the mirror's order: one batch is on its way at a time, the next one waits for it."""
+
+    log: Log
+    bus: Bus
+    mirrored: int = 0
+    already_there: int = 0
+    rebuilt: int = 0
+    caught_up: int = 0
+    failures: int = 0
+    _under_way: asyncio.Task[None] | None = None
+
+    async def publish(self, done: Sequence[Decided]) -> None:
+        """Begin to send what was committed; returns when the batch before has gone out."""
+        await self.settle()
+        self._under_way = asyncio.create_task(self._send(done), name="mirror")
+
+    async def settle(self) -> None:
+        """Wait until what is on its way has gone out."""
+        if self._under_way is not None:
+            await asyncio.shield(self._under_way)
+
+    async def _send(self, done: Sequence[Decided]) -> None:
+        try:
+            for one in done:
+                if one.part.mirrored < one.share.head:
+                    await self.catch_up(one.part, one.share.head)
+            shares = [one.share for one in done if one.share.messages]
+            calls = [(share.partition, share.head + 1, share.messages) for share in shares]
+            for appended, there, afresh in await self.bus.mirror(calls):
+                self.mirrored += appended
+                self.already_there += there
+                self.rebuilt += afresh
+            for one in done:
+                one.part.mirrored = one.share.last
+            replies: dict[str, list[bytes]] = defaultdict(list)
+            for one in done:
+                for key, message in one.replies:
+                    replies[key].append(message)
+            if replies:
+                await self.bus.append(replies)
+        except BusUnavailable as error:
+            self.failures += 1
+            logger.warning("mirror_failed", error=str(error))
+
+    async def catch_up(self, part: PartitionState, head: int | None = None) -> None:
+        """Bring a partition's stream up to the head, from the table; raises BusUnavailable."""
+        head = part.cursor.position if head is None else head
+        newest, _ = id_parts(await self.bus.last_id(events_key(part.partition)))
+        # From the last page on even where nothing seems missing: the script compares what is there
+        # with the log and begins the stream afresh if it belongs to another history.
+        position = max(0, min(newest, head) - 1, head - MIRROR_ENTRIES)
+        while position < head:
+            page = await self.log.read(
+                part.partition, position, min(PAGE_EVENTS, head - position)
+            )
+            messages = [stored.message for stored in page]
+            [[appended, _, afresh]] = await self.bus.mirror(
+                [(part.partition, position + 1, messages)]
+            )
+            self.caught_up += appended
+            self.rebuilt += afresh
+            position += len(page)
+        part.mirrored = head

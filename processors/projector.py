@@ -1,0 +1,124 @@
+"""The projector: a batch of events into read models, and their cursors, in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from processors.process_manager import unseen
+from projections.projection import Projection
+from streams.leases import Leases
+from streams.logs.postgres import PostgresLog
+from streams.message import Event
+
+TOPIC = "projections"
+RETRY_S = 0.5
+
+# The lease's row decides, and every projection's own row moves with it.
+ADVANCE = """
+WITH held AS (
+    UPDATE cursors AS c SET position = moved.position, beat = c.beat + 1
+    FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS moved(partition, epoch, position)
+    WHERE c.consumer = $4 AND c.partition = moved.partition AND c.epoch = moved.epoch
+      AND c.owner IS NOT NULL
+    RETURNING c.partition, c.position
+), followed AS (
+    UPDATE cursors AS c SET position = held.position
+    FROM held WHERE c.consumer = ANY($5::text[]) AND c.partition = held.partition
+)
+SELECT partition FROM held
+"""
+
+logger = structlog.get_logger(__name__)
+
+
+class LeaseLost(Exception):
+    """A partition belongs to another projector now; nothing of the batch was written."""
+
+
+@dataclass(slots=True)
+class Projector:
+    """Keeps the read models of the partitions whose leases this process holds."""
+
+    projections: Sequence[Projection]
+    log: PostgresLog
+    leases: Leases
+    partitions: int
+    positions: dict[int, int] = field(default_factory=dict)
+    events: int = 0
+    _reached: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    async def open(self, partition: int) -> None:
+        """Read on where the projection that is furthest behind stands."""
+        for projection in self.projections:
+            cursor = (await self.log.cursors(projection.consumer))[partition]
+            self._reached[projection.consumer, partition] = cursor.position
+        self.positions[partition] = min(
+            self._reached[projection.consumer, partition] for projection in self.projections
+        )
+
+    def close(self, partition: int) -> None:
+        """Forget a partition that is no longer ours."""
+        self.positions.pop(partition, None)
+
+    async def drain(self) -> None:
+        """Every batch ends in a commit of its own; nothing is in hand between two."""
+
+    async def handle(self, entries: Mapping[int, Sequence[Event]]) -> None:
+        """Apply a batch; a database that is away is waited for."""
+        fresh = {}
+        for partition, events in entries.items():
+            rest = unseen(events, self.positions.get(partition))
+            if rest and partition in self.leases.held:
+                fresh[partition] = rest
+        if not fresh:
+            return
+        try:
+            await self._apply(fresh)
+        except LeaseLost:
+            return
+        except OSError as error:
+            logger.warning("projection_waits", error=str(error))
+            await asyncio.sleep(RETRY_S)
+            raise
+        for partition, events in fresh.items():
+            self.positions[partition] = events[-1].position
+            self.events += len(events)
+            for projection in self.projections:
+                self._reached[projection.consumer, partition] = events[-1].position
+
+    async def _apply(self, fresh: Mapping[int, Sequence[Event]]) -> None:
+        statements = [s for projection in self.projections for s in self._statements(projection, fresh)]
+        partitions = list(fresh)
+        async with self.log.pool.acquire() as connection, connection.transaction():
+            held = await connection.fetch(
+                ADVANCE,
+                partitions,
+                [self.leases.held[p].epoch for p in partitions],
+                [fresh[p][-1].position for p in partitions],
+                TOPIC,
+                [projection.consumer for projection in self.projections],
+            )
+            lost = set(partitions) - {row[0] for row in held}
+            if lost:
+                for partition in lost:
+                    self.leases.forget(partition)
+                raise LeaseLost
+            for text, arguments in statements:
+                await connection.execute(text, *arguments)
+
+    def _statements(
+        self, projection: Projection, fresh: Mapping[int, Sequence[Event]]
+    ) -> list[tuple[str, tuple[Any, ...]]]:
+        events = [
+            event
+            for partition, batch in fresh.items()
+            for event in batch
+            if event.position > self._reached[projection.consumer, partition]
+            and (not projection.types or event.type in projection.types)
+        ]
+        return projection.apply(events) if events else []

@@ -1,0 +1,191 @@
+"""The promise of the log: fenced appends, gapless positions, cursors that are leases, reading back.
+
+`logs/postgres.py` and `logs/memory.py` keep it; one contract suite runs against both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+WRITER = "commands"
+"""The consumer whose cursors are the heads of the partitions: the command processors."""
+
+READ_EVENTS_MAX = 10_000  # one read of history stays under some megabytes
+
+
+class CommitUnknown(Exception):
+    """The answer to a commit was lost: take the partitions again and read their heads."""
+
+
+class Unacceptable(Exception):
+    """The database refused the content of a commit; nothing of it was stored."""
+
+
+class LogUnavailable(Exception):
+    """The log cannot be reached at the moment; nothing was changed."""
+
+
+@dataclass(slots=True)
+class Cursor:
+    """How far one consumer has come in one partition, and under which lease.
+
+    For the writer, `position` is the partition's head, `commits` how many commits led there and
+    `hash` the last of their chain; `stream_offset` is what it has read of its command stream in
+    that stream's `incarnation`. `snapshot` is the position that the saved states stand at.
+    """
+
+    consumer: str
+    partition: int
+    owner: str | None = None
+    epoch: int = 0
+    beat: int = 0
+    position: int = 0
+    commits: int = 0
+    hash: bytes = b""
+    stream_offset: str = "0-0"
+    incarnation: str = ""
+    snapshot: int = 0
+
+
+class DefinitionRow(NamedTuple):
+    """One immutable revision of a workflow, stored with the event that wrote it."""
+
+    workflow_id: str
+    revision: int
+    tenant: str
+    digest: str
+    archived: bool
+    body: bytes
+
+
+@dataclass(slots=True)
+class Share:
+    """One partition's share of a commit: its fence, its events, and where its cursor goes.
+
+    `commands` lists the command ids in order, each with how many of the events are its.
+    """
+
+    partition: int
+    epoch: int
+    head: int
+    number: int
+    previous: bytes
+    types: list[str] = field(default_factory=list)
+    subjects: list[str] = field(default_factory=list)
+    messages: list[bytes] = field(default_factory=list)
+    commands: list[tuple[str, int]] = field(default_factory=list)
+    stream_offset: str = "0-0"
+    incarnation: str = ""
+    hash: bytes = b""
+    definitions: list[DefinitionRow] = field(default_factory=list)
+    archived: list[str] = field(default_factory=list)
+
+    @property
+    def last(self) -> int:
+        """The head after this share."""
+        return self.head + len(self.messages)
+
+
+class CommitRow(NamedTuple):
+    """One stored commit."""
+
+    partition: int
+    number: int
+    first: int
+    last: int
+    epoch: int
+    time: datetime
+    commands: list[tuple[str, int]]
+    hash: bytes
+
+
+class Stored(NamedTuple):
+    """One stored event: its columns and its bytes."""
+
+    position: int
+    type: str
+    subject: str
+    message: bytes
+
+
+class SnapshotRow(NamedTuple):
+    """A saved state of one subject, as of a version of it."""
+
+    subject: str
+    version: int
+    state: bytes
+
+
+class DeadLetter(NamedTuple):
+    """What could not be handled: where it came from, why, and its bytes."""
+
+    kind: str
+    source: str
+    entry: str
+    reason: str
+    raw: bytes
+
+
+class Log(Protocol):
+    """The append-only truth and the small tables that stand beside it."""
+
+    async def open(self) -> None:
+        """Connect; a second call changes nothing. Raises LogUnavailable."""
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+
+    async def partitions(self) -> int:
+        """How many partitions this log has; fixed when it was created."""
+
+    async def cursors(self, consumer: str) -> list[Cursor]:
+        """The consumer's cursors, one a partition; made at the first call."""
+
+    async def take(self, seen: Sequence[Cursor], owner: str) -> list[Cursor]:
+        """Raise the epoch of the cursors that are still as `seen`; returns those that we got."""
+
+    async def beat(self, consumer: str, held: Mapping[int, int]) -> set[int]:
+        """Show that we live, for partition -> epoch; returns the partitions that are still ours."""
+
+    async def release(self, consumer: str, held: Mapping[int, int]) -> None:
+        """Hand partitions back, so that the next owner need not wait."""
+
+    async def append(self, shares: Sequence[Share], time: datetime) -> set[int]:
+        """Commit all shares whose fence holds, at once; returns their partitions.
+
+        Raises CommitUnknown, or Unacceptable when the content was refused.
+        """
+
+    async def advance(self, consumer: str, moves: Sequence[tuple[int, int, int]]) -> set[int]:
+        """Move cursors, (partition, epoch, position) each; returns the partitions still ours."""
+
+    async def read(self, partition: int, after: int, limit: int) -> list[Stored]:
+        """The events after a position, in order."""
+
+    async def commits(self, partition: int, after: int, limit: int) -> list[CommitRow]:
+        """The commits after a number, in order."""
+
+    async def recent(self, partition: int, commands: int) -> list[CommitRow]:
+        """The newest commits that cover at least so many commands, oldest first."""
+
+    async def definitions(
+        self, wanted: Sequence[tuple[str, int]], bodies: bool = True
+    ) -> list[DefinitionRow]:
+        """The named revisions (workflow id, revision; 0 is the newest) that exist.
+
+        Without `bodies` each body is b"": enough to know the newest, and whether it is archived.
+        """
+
+    async def save(
+        self, cursor: Cursor, position: int, states: Sequence[SnapshotRow]
+    ) -> bool:
+        """Keep states as of `position`, if the cursor's lease still holds."""
+
+    async def load(self, consumer: str, subjects: Sequence[str]) -> dict[str, SnapshotRow]:
+        """The saved states of these subjects, where there are any."""
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep what could not be handled; a repeat changes nothing."""

@@ -1,0 +1,1 @@
+"""The ways to keep the promise of `streams.log`."""

@@ -1,0 +1,295 @@
+"""The log in PostgreSQL: one statement fences, moves the head and appends, or nothing happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import orjson
+
+from streams.chain import seal
+from streams.log import (
+    CommitRow,
+    CommitUnknown,
+    Cursor,
+    DeadLetter,
+    DefinitionRow,
+    LogUnavailable,
+    Share,
+    SnapshotRow,
+    Stored,
+    Unacceptable,
+)
+from streams.logs import sql
+
+COPY_EVENTS_MIN = 200  # from here on COPY's extra round trips cost less than unnest
+CONNECTIONS_MAX = 8
+COMMAND_TIMEOUT_S = 30.0
+SETTINGS = {
+    "application_name": "agentcore",
+    "synchronous_commit": "on",  # an acknowledged event survives a crash of the server
+    "statement_timeout": "30000",
+    # A client that was stopped inside a transaction must not hold the fence's row for longer than
+    # a lease lasts, or nobody could take over.
+    "idle_in_transaction_session_timeout": "2000",
+}
+_UNREACHABLE = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError)
+_REFUSED = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+)
+
+
+async def connect(database_url: str, connections_max: int = CONNECTIONS_MAX) -> asyncpg.Pool:
+    """A pool whose connections carry our time-outs and pass JSON as bytes."""
+
+    async def prepare(connection: Any) -> None:
+        await connection.set_type_codec(
+            "json", schema="pg_catalog", encoder=_same, decoder=_same, format="binary"
+        )
+
+    async def keep(connection: Any) -> None:
+        """We change no session state, so the round trip of a reset is saved."""
+
+    return await asyncpg.create_pool(
+        database_url,
+        min_size=1,
+        max_size=connections_max,
+        init=prepare,
+        reset=keep,
+        server_settings=SETTINGS,
+        command_timeout=COMMAND_TIMEOUT_S,
+    )
+
+
+def _same(value: bytes) -> bytes:
+    return value
+
+
+class PostgresLog:
+    """The log over a pool of connections; see `streams.log.Log` for what each call promises."""
+
+    def __init__(self, database_url: str, connections_max: int = CONNECTIONS_MAX) -> None:
+        self._database_url = database_url
+        self._connections_max = connections_max
+        self._opening = asyncio.Lock()
+        self._pool: asyncpg.Pool | None = None
+
+    @property
+    def pool(self) -> asyncpg.Pool:
+        """The connections, once `open` has made them."""
+        if self._pool is None:
+            raise LogUnavailable("The log has not been opened.")
+        return self._pool
+
+    async def open(self) -> None:
+        """Connect; a second call changes nothing. Raises LogUnavailable."""
+        async with self._opening, self._answered():
+            if self._pool is None:
+                self._pool = await connect(self._database_url, self._connections_max)
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
+
+    async def partitions(self) -> int:
+        """How many partitions this log has."""
+        async with self._answered():
+            return int(await self.pool.fetchval(sql.PARTITIONS))
+
+    async def cursors(self, consumer: str) -> list[Cursor]:
+        """The consumer's cursors, one a partition; made at the first call."""
+        async with self._answered():
+            rows = await self.pool.fetch(sql.CURSORS, consumer)
+            if not rows:
+                await self.pool.execute(sql.MAKE_CURSORS, consumer)
+                rows = await self.pool.fetch(sql.CURSORS, consumer)
+        return [Cursor(*row) for row in rows]
+
+    async def take(self, seen: Sequence[Cursor], owner: str) -> list[Cursor]:
+        """Raise the epoch of the cursors that are still as `seen`."""
+        async with self._answered():
+            rows = await self.pool.fetch(
+                sql.TAKE,
+                owner,
+                [c.consumer for c in seen],
+                [c.partition for c in seen],
+                [c.epoch for c in seen],
+                [c.beat for c in seen],
+            )
+        return [Cursor(*row) for row in rows]
+
+    async def beat(self, consumer: str, held: Mapping[int, int]) -> set[int]:
+        """Show that we live; returns the partitions that are still ours."""
+        async with self._answered():
+            rows = await self.pool.fetch(sql.BEAT, consumer, list(held), list(held.values()))
+        return {row[0] for row in rows}
+
+    async def release(self, consumer: str, held: Mapping[int, int]) -> None:
+        """Hand partitions back."""
+        async with self._answered():
+            await self.pool.execute(sql.RELEASE, consumer, list(held), list(held.values()))
+
+    async def append(self, shares: Sequence[Share], time: datetime) -> set[int]:
+        """Commit all shares whose fence holds: in one round trip, or by COPY when there are many."""
+        for share in shares:
+            share.hash = seal(share, time)
+        fence = _fence(shares, time)
+        small = sum(len(share.messages) for share in shares) < COPY_EVENTS_MIN
+        try:
+            if small and not any(share.definitions or share.archived for share in shares):
+                rows = await self.pool.fetch(sql.APPEND, *fence, *_columns(shares))
+                return {row[0] for row in rows}
+            async with self.pool.acquire() as connection, connection.transaction():
+                held = {row[0] for row in await connection.fetch(sql.FENCE, *fence)}
+                await _copy(connection, [share for share in shares if share.partition in held])
+                return held
+        except asyncpg.UniqueViolationError as error:  # the fence held, yet somebody wrote: look
+            raise CommitUnknown(str(error)[:300]) from error
+        except _REFUSED as error:
+            raise Unacceptable(str(error)[:300]) from error
+        except _UNREACHABLE as error:
+            raise CommitUnknown(f"{type(error).__name__}: {error}"[:300]) from error
+
+    async def advance(self, consumer: str, moves: Sequence[tuple[int, int, int]]) -> set[int]:
+        """Move cursors; returns the partitions still ours."""
+        async with self._answered():
+            rows = await self.pool.fetch(sql.ADVANCE, consumer, *map(list, zip(*moves, strict=True)))
+        return {row[0] for row in rows}
+
+    async def read(self, partition: int, after: int, limit: int) -> list[Stored]:
+        """The events after a position, in order."""
+        async with self._answered():
+            rows = await self.pool.fetch(sql.READ, partition, after, limit)
+        return [Stored(*row) for row in rows]
+
+    async def commits(self, partition: int, after: int, limit: int) -> list[CommitRow]:
+        """The commits after a number, in order."""
+        async with self._answered():
+            return [_commit(r) for r in await self.pool.fetch(sql.COMMITS, partition, after, limit)]
+
+    async def recent(self, partition: int, commands: int) -> list[CommitRow]:
+        """The newest commits that cover at least so many commands, oldest first."""
+        async with self._answered():
+            return [_commit(r) for r in await self.pool.fetch(sql.RECENT, partition, commands)]
+
+    async def definitions(
+        self, wanted: Sequence[tuple[str, int]], bodies: bool = True
+    ) -> list[DefinitionRow]:
+        """The named revisions that exist; 0 is the newest."""
+        async with self._answered():
+            rows = await self.pool.fetch(
+                sql.DEFINITIONS, [w for w, _ in wanted], [r for _, r in wanted], bodies
+            )
+        return [DefinitionRow(*row) for row in rows]
+
+    async def save(self, cursor: Cursor, position: int, states: Sequence[SnapshotRow]) -> bool:
+        """Keep states as of `position`, if the lease still holds."""
+        async with self._answered():
+            held = await self.pool.fetchval(
+                sql.SAVE,
+                cursor.consumer,
+                cursor.partition,
+                cursor.epoch,
+                position,
+                [row.subject for row in states],
+                [row.version for row in states],
+                [row.state.decode() for row in states],
+            )
+        return bool(held)
+
+    async def load(self, consumer: str, subjects: Sequence[str]) -> dict[str, SnapshotRow]:
+        """The saved states of these subjects."""
+        async with self._answered():
+            rows = await self.pool.fetch(sql.LOAD, consumer, list(subjects))
+        return {row[0]: SnapshotRow(*row) for row in rows}
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep what could not be handled."""
+        if letters:
+            async with self._answered():
+                await self.pool.execute(sql.BURY, *map(list, zip(*letters, strict=True)))
+
+    @asynccontextmanager
+    async def _answered(self) -> AsyncIterator[None]:
+        """Turns every way of not being answered into LogUnavailable."""
+        try:
+            yield
+        except _UNREACHABLE as error:
+            raise LogUnavailable(f"{type(error).__name__}: {error}"[:300]) from error
+
+
+def _fence(shares: Sequence[Share], time: datetime) -> list[Any]:
+    return [
+        [s.partition for s in shares],
+        [s.epoch for s in shares],
+        [s.head for s in shares],
+        [s.last for s in shares],
+        [s.number for s in shares],
+        [s.hash for s in shares],
+        [s.stream_offset for s in shares],
+        [s.incarnation for s in shares],
+        [orjson.dumps(s.commands).decode() for s in shares],
+        time,
+    ]
+
+
+def _columns(shares: Sequence[Share]) -> list[list[Any]]:
+    partitions: list[int] = []
+    positions: list[int] = []
+    types: list[str] = []
+    subjects: list[str] = []
+    messages: list[str] = []
+    for share in shares:
+        partitions += [share.partition] * len(share.messages)
+        positions += range(share.head + 1, share.last + 1)
+        types += share.types
+        subjects += share.subjects
+        messages += [message.decode() for message in share.messages]
+    return [partitions, positions, types, subjects, messages]
+
+
+async def _copy(connection: Any, shares: Sequence[Share]) -> None:
+    """The events by binary COPY, and the definitions that they name."""
+    records = [
+        record
+        for share in shares
+        for record in zip(
+            [share.partition] * len(share.messages),
+            range(share.head + 1, share.last + 1),
+            share.types,
+            share.subjects,
+            share.messages,
+            strict=True,
+        )
+    ]
+    await connection.copy_records_to_table(
+        "events",
+        records=records,
+        columns=("partition", "position", "type", "subject", "message"),
+    )
+    definitions = [row for share in shares for row in share.definitions]
+    if definitions:
+        await connection.execute(
+            sql.DEFINE,
+            [row.workflow_id for row in definitions],
+            [row.revision for row in definitions],
+            [row.tenant for row in definitions],
+            [row.digest for row in definitions],
+            [row.body.decode() for row in definitions],
+        )
+    archived = [workflow_id for share in shares for workflow_id in share.archived]
+    if archived:
+        await connection.execute(sql.ARCHIVE, archived)
+
+
+def _commit(row: Any) -> CommitRow:
+    commands = [(name, count) for name, count in orjson.loads(row[6])]
+    return CommitRow(*row[:6], commands, row[7])

@@ -1,0 +1,163 @@
+"""Every statement of the Postgres log, with a name and a sentence."""
+
+PARTITIONS = "SELECT partitions FROM engine"
+"""How many partitions the database was created with."""
+
+MAKE_CURSORS = """
+INSERT INTO cursors (consumer, partition)
+SELECT $1, p FROM engine, generate_series(0, engine.partitions - 1) AS p
+ON CONFLICT DO NOTHING
+"""
+"""A consumer's cursors, one a partition."""
+
+CURSOR_COLUMNS = (
+    "consumer, partition, owner, epoch, beat, position, commits, hash,"
+    " stream_offset, incarnation, snapshot"
+)
+
+CURSORS = f"SELECT {CURSOR_COLUMNS} FROM cursors WHERE consumer = $1 ORDER BY partition"  # noqa: S608
+"""A consumer's cursors, in order."""
+
+TAKE = """
+UPDATE cursors AS c SET owner = $1, epoch = c.epoch + 1, beat = 0
+FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[])
+     AS seen(consumer, partition, epoch, beat)
+WHERE c.consumer = seen.consumer AND c.partition = seen.partition
+  AND c.epoch = seen.epoch AND c.beat = seen.beat
+RETURNING c.consumer, c.partition, c.owner, c.epoch, c.beat, c.position, c.commits, c.hash,
+          c.stream_offset, c.incarnation, c.snapshot
+"""
+"""Compare-and-set: whoever saw the lease unmoved for long enough raises its epoch."""
+
+BEAT = """
+UPDATE cursors AS c SET beat = c.beat + 1
+FROM unnest($2::int[], $3::bigint[]) AS held(partition, epoch)
+WHERE c.consumer = $1 AND c.partition = held.partition AND c.epoch = held.epoch
+  AND c.owner IS NOT NULL
+RETURNING c.partition
+"""
+"""Show that the owner lives."""
+
+RELEASE = """
+UPDATE cursors AS c SET owner = NULL
+FROM unnest($2::int[], $3::bigint[]) AS held(partition, epoch)
+WHERE c.consumer = $1 AND c.partition = held.partition AND c.epoch = held.epoch
+"""
+"""Hand partitions back."""
+
+ADVANCE = """
+UPDATE cursors AS c SET position = moved.position, beat = c.beat + 1
+FROM unnest($2::int[], $3::bigint[], $4::bigint[]) AS moved(partition, epoch, position)
+WHERE c.consumer = $1 AND c.partition = moved.partition AND c.epoch = moved.epoch
+  AND c.owner IS NOT NULL
+RETURNING c.partition
+"""
+"""Move a reader's cursors."""
+
+_FENCE = """
+WITH given AS (
+    SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[],
+                         $6::bytea[], $7::text[], $8::text[], $9::text[])
+        AS g(partition, epoch, head, last, number, hash, stream_offset, incarnation, commands)
+), held AS (
+    UPDATE cursors AS c
+    SET position = g.last, commits = g.number, hash = g.hash, beat = c.beat + 1,
+        stream_offset = g.stream_offset, incarnation = g.incarnation
+    FROM given AS g
+    WHERE c.consumer = 'commands' AND c.partition = g.partition
+      AND c.epoch = g.epoch AND c.position = g.head AND c.owner IS NOT NULL
+    RETURNING c.partition
+), committed AS (
+    INSERT INTO commits (partition, number, first_position, last_position, epoch, time, commands,
+                         hash)
+    SELECT g.partition, g.number, g.head + 1, g.last, g.epoch, $10, g.commands::json, g.hash
+    FROM given AS g JOIN held USING (partition)
+)
+"""
+
+FENCE = _FENCE + "SELECT partition FROM held"
+"""Fence, head, cursor and commit rows in one statement; the events follow by COPY."""
+
+APPEND = (
+    _FENCE
+    + """, appended AS (
+    INSERT INTO events (partition, position, type, subject, message)
+    SELECT e.partition, e.position, e.type, e.subject, e.message::json
+    FROM unnest($11::int[], $12::bigint[], $13::text[], $14::text[], $15::text[])
+        AS e(partition, position, type, subject, message)
+    JOIN held USING (partition)
+)
+SELECT partition FROM held
+"""
+)
+"""The whole commit in one round trip: what a small batch takes."""
+
+DEFINE = """
+INSERT INTO definitions (workflow_id, revision, tenant, digest, archived, body)
+SELECT w, r, t, d, false, b::json
+FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[]) AS x(w, r, t, d, b)
+ON CONFLICT DO NOTHING
+"""
+"""Keep the bodies of the revisions that the commit's events name by digest."""
+
+ARCHIVE = "UPDATE definitions SET archived = true WHERE workflow_id = ANY($1::text[])"
+"""No more executions start of these workflows."""
+
+READ = """
+SELECT position, type, subject, message FROM events
+WHERE partition = $1 AND position > $2 ORDER BY position LIMIT $3
+"""
+"""History in order."""
+
+COMMITS = """
+SELECT partition, number, first_position, last_position, epoch, time, commands, hash
+FROM commits WHERE partition = $1 AND number > $2 ORDER BY number LIMIT $3
+"""
+"""Commits in order."""
+
+RECENT = """
+SELECT partition, number, first_position, last_position, epoch, time, commands, hash
+FROM (SELECT *, sum(json_array_length(commands)) OVER (ORDER BY number DESC) AS covered
+      FROM (SELECT * FROM commits WHERE partition = $1 ORDER BY number DESC LIMIT $2) AS newest
+     ) AS c
+WHERE covered - json_array_length(commands) < $2
+ORDER BY number
+"""
+"""The newest commits that cover so many commands."""
+
+DEFINITIONS = """
+SELECT d.workflow_id, d.revision, d.tenant, d.digest, d.archived,
+       convert_to(CASE WHEN $3 THEN d.body::text ELSE '' END, 'UTF8') AS body
+FROM (SELECT DISTINCT w, r FROM unnest($1::text[], $2::int[]) AS x(w, r)) AS wanted
+JOIN definitions AS d ON d.workflow_id = wanted.w AND d.revision = CASE WHEN wanted.r > 0
+    THEN wanted.r ELSE (SELECT max(revision) FROM definitions WHERE workflow_id = wanted.w) END
+"""
+"""Revisions by number, 0 being the newest."""
+
+SAVE = """
+WITH held AS (
+    UPDATE cursors SET snapshot = $4
+    WHERE consumer = $1 AND partition = $2 AND epoch = $3 AND owner IS NOT NULL
+    RETURNING partition
+), saved AS (
+    INSERT INTO snapshots (consumer, subject, partition, version, position, state)
+    SELECT $1, s.subject, $2, s.version, $4, s.state::json
+    FROM unnest($5::text[], $6::bigint[], $7::text[]) AS s(subject, version, state), held
+    ON CONFLICT (consumer, subject) DO UPDATE
+    SET version = excluded.version, position = excluded.position, state = excluded.state
+)
+SELECT count(*) FROM held
+"""
+"""Keep states, under the lease."""
+
+LOAD = """
+SELECT subject, version, state FROM snapshots WHERE consumer = $1 AND subject = ANY($2::text[])
+"""
+"""Saved states."""
+
+BURY = """
+INSERT INTO dead_letters (kind, source, entry, reason, raw)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[])
+ON CONFLICT DO NOTHING
+"""
+"""Keep what could not be handled."""
