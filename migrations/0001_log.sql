@@ -24,7 +24,8 @@ CREATE TABLE commits (
     epoch          bigint      NOT NULL,
     time           timestamptz NOT NULL,
     commands       json        NOT NULL,  -- [[command id, how many of the events are its], …]
-    hash           bytea       NOT NULL,
+    checksums      bytea       NOT NULL,  -- CRC-32 of each event: which one was changed
+    hash           bytea       NOT NULL,  -- sha256 over the commit before and all of this one
     PRIMARY KEY (partition, number)
 );
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from zlib import crc32
 
 import orjson
 
@@ -35,21 +36,29 @@ def link(
     first: int,
     time: datetime,
     commands: Sequence[tuple[str, int]],
+    checksums: bytes,
     messages: Sequence[bytes],
 ) -> bytes:
     """The hash of a commit: sha256 over the one before, its own columns and its events' bytes."""
     stamp = time.astimezone(UTC).isoformat(timespec="microseconds")
     digest = sha256(previous)
     digest.update(orjson.dumps([partition, number, epoch, first, stamp, commands]))
+    digest.update(checksums)
     for message in messages:
         digest.update(b"\n")
         digest.update(message)
     return digest.digest()
 
 
-def seal(share: Share, time: datetime) -> bytes:
-    """The hash that a share gets when it is committed at `time`."""
-    return link(
+def checksums_of(messages: Sequence[bytes]) -> bytes:
+    """Four bytes an event (CRC-32): the hash says that a commit was changed, these say where."""
+    return b"".join([crc32(message).to_bytes(4) for message in messages])
+
+
+def seal(share: Share, time: datetime) -> None:
+    """Give a share the checksums and the hash that it has when it is committed at `time`."""
+    share.checksums = checksums_of(share.messages)
+    share.hash = link(
         share.previous,
         share.partition,
         share.number,
@@ -57,6 +66,7 @@ def seal(share: Share, time: datetime) -> bytes:
         share.head + 1,
         time,
         share.commands,
+        share.checksums,
         share.messages,
     )
 
@@ -128,11 +138,21 @@ def _check(report: Report, commit: CommitRow, stored: Sequence[Stored], previous
         commit.first,
         commit.time,
         commit.commands,
+        commit.checksums,
         messages,
     )
     if recomputed != commit.hash:
-        span = f"in positions {commit.first} to {commit.last} (commit {commit.number})"
-        _damage(report, commit.first, f"the hash differs: something was changed {span}")
+        _damage(report, *_place(commit, messages))
+
+
+def _place(commit: CommitRow, messages: Sequence[bytes]) -> tuple[int, str]:
+    """Which event of a changed commit was changed, as far as the checksums still tell."""
+    now = checksums_of(messages)
+    for i in range(len(messages)):
+        if now[4 * i : 4 * i + 4] != commit.checksums[4 * i : 4 * i + 4]:
+            return commit.first + i, "the event was changed: the hash of its commit differs"
+    span = f"positions {commit.first} to {commit.last}"
+    return commit.first, f"commit {commit.number} ({span}) was changed: its hash differs"
 
 
 def _head(report: Report, cursor: Cursor, previous: bytes) -> Report:

@@ -80,6 +80,7 @@ class Share:
     stream_offset: str = "0-0"
     incarnation: str = ""
     hash: bytes = b""
+    checksums: bytes = b""
     definitions: list[DefinitionRow] = field(default_factory=list)
     archived: list[str] = field(default_factory=list)
 
@@ -99,6 +100,7 @@ class CommitRow(NamedTuple):
     epoch: int
     time: datetime
     commands: list[tuple[str, int]]
+    checksums: bytes
     hash: bytes
 
 

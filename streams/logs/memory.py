@@ -84,7 +84,7 @@ class MemoryLog:
             cursor = self._held(WRITER, share.partition, share.epoch)
             if cursor is None or cursor.position != share.head:
                 continue
-            share.hash = seal(share, time)
+            seal(share, time)
             self._events[share.partition] += [
                 Stored(share.head + 1 + i, share.types[i], share.subjects[i], message)
                 for i, message in enumerate(share.messages)
@@ -98,6 +98,7 @@ class MemoryLog:
                     share.epoch,
                     time,
                     list(share.commands),
+                    share.checksums,
                     share.hash,
                 )
             )

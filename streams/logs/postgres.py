@@ -140,7 +140,7 @@ class PostgresLog:
     async def append(self, shares: Sequence[Share], time: datetime) -> set[int]:
         """Commit all shares whose fence holds: in one round trip, or by COPY when there are many."""
         for share in shares:
-            share.hash = seal(share, time)
+            seal(share, time)
         fence = _fence(shares, time)
         small = sum(len(share.messages) for share in shares) < COPY_EVENTS_MIN
         try:
@@ -238,6 +238,7 @@ def _fence(shares: Sequence[Share], time: datetime) -> list[Any]:
         [s.incarnation for s in shares],
         [orjson.dumps(s.commands).decode() for s in shares],
         time,
+        [s.checksums for s in shares],
     ]
 
 
@@ -292,4 +293,4 @@ async def _copy(connection: Any, shares: Sequence[Share]) -> None:
 
 def _commit(row: Any) -> CommitRow:
     commands = [(name, count) for name, count in orjson.loads(row[6])]
-    return CommitRow(*row[:6], commands, row[7])
+    return CommitRow(*row[:6], commands, *row[7:])

@@ -57,8 +57,9 @@ RETURNING c.partition
 _FENCE = """
 WITH given AS (
     SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[],
-                         $6::bytea[], $7::text[], $8::text[], $9::text[])
-        AS g(partition, epoch, head, last, number, hash, stream_offset, incarnation, commands)
+                         $6::bytea[], $7::text[], $8::text[], $9::text[], $11::bytea[])
+        AS g(partition, epoch, head, last, number, hash, stream_offset, incarnation, commands,
+             checksums)
 ), held AS (
     UPDATE cursors AS c
     SET position = g.last, commits = g.number, hash = g.hash, beat = c.beat + 1,
@@ -69,8 +70,9 @@ WITH given AS (
     RETURNING c.partition
 ), committed AS (
     INSERT INTO commits (partition, number, first_position, last_position, epoch, time, commands,
-                         hash)
-    SELECT g.partition, g.number, g.head + 1, g.last, g.epoch, $10, g.commands::json, g.hash
+                         checksums, hash)
+    SELECT g.partition, g.number, g.head + 1, g.last, g.epoch, $10, g.commands::json, g.checksums,
+           g.hash
     FROM given AS g JOIN held USING (partition)
 )
 """
@@ -83,7 +85,7 @@ APPEND = (
     + """, appended AS (
     INSERT INTO events (partition, position, type, subject, message)
     SELECT e.partition, e.position, e.type, e.subject, e.message::json
-    FROM unnest($11::int[], $12::bigint[], $13::text[], $14::text[], $15::text[])
+    FROM unnest($12::int[], $13::bigint[], $14::text[], $15::text[], $16::text[])
         AS e(partition, position, type, subject, message)
     JOIN held USING (partition)
 )
@@ -110,13 +112,15 @@ WHERE partition = $1 AND position > $2 ORDER BY position LIMIT $3
 """History in order."""
 
 COMMITS = """
-SELECT partition, number, first_position, last_position, epoch, time, commands, hash
+SELECT partition, number, first_position, last_position, epoch, time, commands, checksums,
+       hash
 FROM commits WHERE partition = $1 AND number > $2 ORDER BY number LIMIT $3
 """
 """Commits in order."""
 
 RECENT = """
-SELECT partition, number, first_position, last_position, epoch, time, commands, hash
+SELECT partition, number, first_position, last_position, epoch, time, commands, checksums,
+       hash
 FROM (SELECT *, sum(json_array_length(commands)) OVER (ORDER BY number DESC) AS covered
       FROM (SELECT * FROM commits WHERE partition = $1 ORDER BY number DESC LIMIT $2) AS newest
      ) AS c
