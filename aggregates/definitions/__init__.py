@@ -1,0 +1,1 @@
+"""What a workflow's definition is made of: model, shape, rules, graph, YAML; see `definition`."""
