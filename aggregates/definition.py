@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 DEFINITION_BYTES_MAX = 8 * 1024 * 1024  # one event carries it; twice the largest real one we know
-YAML_BYTES_MAX = 1024 * 1024  # YAML is read thirty times more slowly than JSON: 0.2 s
+YAML_BYTES_MAX = 1024 * 1024  # YAML is read thirty times more slowly than JSON: up to 0.5 s
 TASKS_MAX = 20_000  # what one event and one screen of a person can still hold
 ROLES_MAX = 1000  # every role is a stream and a consumer group
 

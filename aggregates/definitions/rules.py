@@ -14,7 +14,7 @@ from aggregates.definitions.problems import place, shown
 from aggregates.definitions.shape import SECONDS_MAX
 from aggregates.problem import LIST_ITEMS_MAX, Refused
 
-EDGES_MAX = 1_000_000  # memory and time of planning grow with edges: 1 s and 100 MB here
+EDGES_MAX = 1_000_000  # naming a cycle among so many takes 2 s and 250 MB
 INPUT_BYTES_MAX = 1024 * 1024  # an input travels in an event; Redis and Postgres see it whole
 ID_BYTES_MAX = 200  # ids are index keys in Postgres, where 2,700 bytes break a btree
 NAMED_MAX = 5  # of the tasks in a cycle; with the facts go more
