@@ -2,7 +2,8 @@
 
 Kahn's algorithm over lists, not networkx, since a definition is planned again whenever an engine
 starts: 10,500 tasks take 5 ms this way and 40 as a networkx graph (60 with the critical path), and
-500,000 edges need no hundred megabytes. Where something is wrong networkx finds out what, on the tasks that are left.
+500,000 edges need no hundred megabytes. Where something is wrong, networkx finds
+out what, on the tasks that are left.
 """
 
 from __future__ import annotations
