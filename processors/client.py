@@ -22,8 +22,9 @@ from uuid_utils import uuid7
 from processors.replies import decode_outcome
 from processors.settings import Addresses
 from streams.bus import Bus, BusUnavailable
+from streams.ending import end
 from streams.codec import COMMAND_BYTES_MAX, REPLY_PREFIX, encode_command
-from streams.logs.postgres import PostgresLog, connect
+from streams.logs.postgres import PostgresLog
 from streams.message import Command, Outcome
 from streams.partition import COMMANDS_INBOX, commands_key, partition_of
 
@@ -34,7 +35,7 @@ FLUSH_BYTES_MAX = 4 * 1024 * 1024  # one script call; Redis serves nobody else m
 REPLIES_MAX = 1_000  # one read of the reply stream, which is trimmed after each
 REPLIES_KEPT_S = 600  # a client that was killed leaves its reply stream for so long
 CONNECTIONS_MAX = 4
-CLOSE_S = 2.0  # a query that hangs must not keep a command from ending
+CLOSE_S = 2.0
 
 
 class Rejected(Exception):
@@ -66,9 +67,9 @@ class Client:
 
     async def __aenter__(self) -> Self:
         if self._addresses.database_url:
+            self._log = PostgresLog(self._addresses.database_url, CONNECTIONS_MAX)
             try:
-                pool = await connect(self._addresses.database_url, CONNECTIONS_MAX)
-                self._log = PostgresLog(pool)
+                await self._log.open()
                 self._partitions = await self._log.partitions()
             except BaseException:
                 await self.__aexit__(None, None, None)
@@ -82,19 +83,15 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         for task in (self._reader, self._flusher):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            await end(task)
         if self._reader is not None:
             with contextlib.suppress(RedisError):
                 await self.bus.redis.delete(self._replies)
         await self.bus.close()
         if self._log is not None:
-            try:
-                await asyncio.wait_for(self._log.pool.close(), CLOSE_S)
-            except TimeoutError:
-                self._log.pool.terminate()
+            # A query that hangs must not keep a command from ending.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._log.close(), CLOSE_S)
 
     @property
     def log(self) -> PostgresLog:
@@ -114,7 +111,9 @@ class Client:
         """
         message = encode_command(replace(command, actor=command.actor or self.actor))
         if len(message) > COMMAND_BYTES_MAX:
-            detail = f"The command is {len(message)} bytes; at most {COMMAND_BYTES_MAX} may be sent."
+            detail = (
+                f"The command has {len(message):,} bytes; at most {COMMAND_BYTES_MAX:,} may be."
+            )
             raise Rejected({"code": "TOO_LARGE", "title": "Too large", "detail": detail})
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox.append((self._stream(command.root), message, sent))

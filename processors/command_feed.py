@@ -11,6 +11,7 @@ from processors.command_processor import ENTRIES_MAX, CommandProcessor
 from processors.inbox import Inbox
 from processors.leased_feed import PAUSE_S, LeasedFeed
 from streams.bus import BusUnavailable
+from streams.ending import end
 from streams.feed import Batch
 from streams.log import WRITER, LogUnavailable
 from streams.partition import commands_key
@@ -41,9 +42,7 @@ class CommandFeed(LeasedFeed):
 
     async def stop(self) -> None:
         """Move nothing more, finish what is in hand, and hand the leases over."""
-        if self._moving is not None:
-            self._moving.cancel()
-            await asyncio.wait([self._moving])
+        await end(self._moving)
         await super().stop()
 
     def opened(self, partition: int) -> None:

@@ -16,7 +16,11 @@ def new_id() -> str:
 
 
 def command(
-    aggregate: str, root: str | None, type_: str, data: dict[str, Any], command_id: str | None = None
+    aggregate: str,
+    root: str | None,
+    type_: str,
+    data: dict[str, Any],
+    command_id: str | None = None,
 ) -> Command:
     """Any command; what is None in its data is left out."""
     given = {name: value for name, value in data.items() if value is not None}

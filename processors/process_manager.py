@@ -20,6 +20,7 @@ from processors.managers.manager import Effect, Manager
 from processors.task_sender import TaskSender
 from streams.bus import BusUnavailable
 from streams.codec import decode_event
+from streams.ending import end
 from streams.leases import Leases
 from streams.log import READ_EVENTS_MAX, Log, LogUnavailable, SnapshotRow
 from streams.message import Event
@@ -79,11 +80,8 @@ class ProcessManager:
 
     async def drain(self) -> None:
         """Stop the timers; what is due comes after the next start."""
-        if self._ticking is not None:
-            self._ticking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._ticking
-            self._ticking = None
+        await end(self._ticking)
+        self._ticking = None
 
     async def handle(self, entries: Mapping[int, Sequence[Event]]) -> None:
         """React to a batch, send what follows, then move the cursors."""

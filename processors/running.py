@@ -1,4 +1,4 @@
-"""How commands find an engine that `orchestrator up` runs: a small locked file in its data directory.
+"""How commands find an engine that `orchestrator up` runs: a small locked file in its data.
 
 The lock, not the content, says that the engine lives: the kernel lets go of it however `up` ends.
 """

@@ -44,7 +44,8 @@ class _Child:
 class Supervisor:
     """A few child processes, each `python -m processors …` with our servers in its environment.
 
-    `log_dir` None lets them write to our stderr; `restarts_max` None restarts them for ever.
+    `log_dir` None lets them write to our stderr; `restarts_max` None restarts them for ever; each
+    restart is reported.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class Supervisor:
         environment: Mapping[str, str],
         log_dir: Path | None = None,
         restarts_max: int | None = None,
+        report: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._environment = {**os.environ, **environment}
         self._log_dir = log_dir
         self._restarts_max = restarts_max
+        self._report = report
         self._children: list[_Child] = []
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -109,6 +112,7 @@ class Supervisor:
                 self._give_up(child, code)
                 return
             restarts += 1
+            self._report(f"{child.name} ended with {code}; it starts again in {delay_s:g} s.")
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, BACKOFF_S_MAX)
 
@@ -163,7 +167,7 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
 
 
 def _die_with(parent: int) -> Callable[[], None]:
-    """What ties a child to us, run in the child. We spawn from the main thread, whose end counts."""
+    """What ties a child to our main thread, which spawns it; run in the child."""
 
     def tie() -> None:
         if _prctl is not None:

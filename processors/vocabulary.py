@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import MISSING, Field, fields
+from typing import Any, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import Field as ModelField
 
 from aggregates import DECIDERS
 from aggregates.decider import Decider
 from aggregates.problem import Refused
 from streams.message import Command, Event
 
-_CODES = {"missing": "MISSING_FIELD", "unexpected_keyword_argument": "UNKNOWN_FIELD"}
+_CODES = {"missing": "MISSING_FIELD", "extra_forbidden": "UNKNOWN_FIELD"}
 
 
 class Vocabulary:
@@ -21,7 +23,7 @@ class Vocabulary:
     def __init__(self, deciders: Sequence[Decider[Any]] = DECIDERS) -> None:
         self.deciders = {decider.name: decider for decider in deciders}
         self._commands = {
-            (decider.name, kind.__name__): _checked(kind)
+            (decider.name, kind.__name__): (kind, _checked(kind))
             for decider in deciders
             for kind in decider.commands
         }
@@ -31,16 +33,16 @@ class Vocabulary:
 
     def command(self, command: Command) -> Any:
         """The typed command in an envelope; raises Refused."""
-        adapter = self._commands.get((command.aggregate, command.type))
-        if adapter is None:
-            known = sorted(name for kind, name in self._commands if kind == command.aggregate)
+        kind, model = self._commands.get((command.aggregate, command.type), (None, None))
+        if kind is None or model is None:
+            known = sorted(name for owner, name in self._commands if owner == command.aggregate)
             raise Refused(
                 "UNKNOWN_COMMAND",
                 f"{command.aggregate!r} has no command {command.type!r}."
                 + (f" It has {', '.join(known)}." if known else ""),
             )
         try:
-            return adapter.validate_python(command.data)
+            return kind(**model.model_validate(command.data).__dict__)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise Refused(
@@ -55,7 +57,18 @@ class Vocabulary:
         return None if kind is None else kind(**event.data)
 
 
-def _checked(kind: type) -> TypeAdapter[Any]:
-    # Strict: 1 is not "1" and true is not 1. Unknown fields are refused, not dropped.
-    kind.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
-    return TypeAdapter(kind)
+def _checked(kind: type[Any]) -> type[BaseModel]:
+    """A model of a command's fields; strict (1 is not "1", true is not 1), unknown ones refused."""
+    hints = get_type_hints(kind)
+    given: dict[str, Any] = {
+        f.name: (hints[f.name], _default(f)) for f in fields(kind) if not f.name.startswith("_")
+    }
+    return create_model(
+        kind.__name__, __config__=ConfigDict(extra="forbid", strict=True), **given
+    )
+
+
+def _default(of: Field[Any]) -> Any:
+    if of.default_factory is not MISSING:
+        return ModelField(default_factory=of.default_factory)
+    return ... if of.default is MISSING else of.default

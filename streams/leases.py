@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import structlog
 
+from streams.ending import end
 from streams.log import Cursor, Log, LogUnavailable
 
 LEASE_S_DEFAULT = 5.0
@@ -48,10 +49,7 @@ class Leases:
 
     async def stop(self) -> None:
         """Hand everything back at once."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
         if self.held:
             with contextlib.suppress(LogUnavailable):
                 await self.log.release(self.consumer, self._epochs())
