@@ -1,0 +1,109 @@
+"""An agent, as one function; and the pools that hand out the least loaded of many alike."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Any
+
+from processors.agents.wire import Assignment
+from streams.message import DEFAULT_TENANT
+
+STALE_ENTRIES_MAX = 64  # a heap is cleaned when more than half of it, and so many, is out of date
+
+Handler = Callable[[Assignment], Awaitable[Any] | Any]
+"""Does a task: an async function, or a plain one that answers at once or returns an awaitable.
+
+The output is any JSON value. A plain function that answers at once costs no asyncio task, and
+cannot be timed out. Raise TaskError, or anything else, to fail the attempt.
+"""
+
+
+@dataclass(slots=True)
+class Agent:
+    """One agent: its roles, its function, and how many tasks it does at once."""
+
+    agent_id: str
+    roles: tuple[str, ...]
+    handler: Handler
+    capacity: int = 1
+    tenant: str = DEFAULT_TENANT
+    capabilities: tuple[str, ...] = ()
+    description: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """An agent at work: how many tasks it has now, and its valid entry in the pool's heap."""
+
+    agent: Agent
+    running: int = 0
+    turn: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Role:
+    """One stream of tasks: who serves it, and what was read and waits here for room."""
+
+    stream: bytes
+    pools: list[Pool] = field(default_factory=list)
+    waiting: deque[Any] = field(default_factory=deque)
+
+    @property
+    def free(self) -> int:
+        """How many more tasks its agents could begin now."""
+        if self.waiting:
+            return 0
+        return sum([pool.free for pool in self.pools])
+
+    def pool(self) -> Pool | None:
+        """The pool with the most room; None where there is none."""
+        pool = self.pools[0] if len(self.pools) == 1 else max(self.pools, key=_room)
+        return pool if pool.free else None
+
+
+class Pool:
+    """Agents that serve the same streams; the least loaded goes first, equals take turns."""
+
+    def __init__(self, agents: list[Agent]) -> None:
+        self.free = sum(agent.capacity for agent in agents)
+        self.capacity = self.free
+        self._seats = len(agents)
+        self._turns = count(1)
+        self._heap: list[tuple[float, int, Seat]] = []
+        for agent in agents:
+            self.put(Seat(agent))
+
+    def take(self) -> Seat:
+        """The least loaded agent; give it back with `put`, after `begin` if it stays at work."""
+        while True:
+            _, turn, seat = heappop(self._heap)
+            if turn == seat.turn:
+                return seat
+
+    def put(self, seat: Seat) -> None:
+        """Back in line, behind those that have as much to do."""
+        seat.turn = next(self._turns)
+        if seat.running < seat.agent.capacity:
+            heappush(self._heap, (seat.running / seat.agent.capacity, seat.turn, seat))
+        if len(self._heap) > 2 * self._seats + STALE_ENTRIES_MAX:
+            self._heap = [entry for entry in self._heap if entry[1] == entry[2].turn]
+            heapify(self._heap)
+
+    def begin(self, seat: Seat) -> None:
+        """The agent has one task more."""
+        seat.running += 1
+        self.free -= 1
+
+    def end(self, seat: Seat) -> None:
+        """The agent has one task less."""
+        seat.running -= 1
+        self.free += 1
+        self.put(seat)
+
+
+def _room(pool: Pool) -> float:
+    return pool.free / pool.capacity

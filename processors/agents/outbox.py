@@ -1,0 +1,165 @@
+"""Answers on their way out: kept until Redis has them, together with the tasks that they settle.
+
+Answering a task and taking it off its stream is one script, so no crash lies between the two: a
+task that was answered is not done again. What was sent and not confirmed is sent again with the
+same command ids, which the engine recognises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha1
+from typing import Any
+
+import structlog
+from redis.exceptions import NoScriptError, RedisError
+
+from streams.bus import Bus
+
+logger = structlog.get_logger(__name__)
+
+GROUP = "agents"
+
+FLUSH_ENTRIES_MAX = 1_000  # one script call stays under 10 ms of the server's time
+FLUSH_BYTES_MAX = 4 * 1024 * 1024
+OUTBOX_ENTRIES_MAX = 10_000  # with Redis away, no more tasks are taken than can be answered
+OUTBOX_BYTES_MAX = 64 * 1024 * 1024
+RETRY_S, RETRY_S_MAX = 0.02, 1.0
+MEMORY_ANSWERS_MAX = 10_000  # answers that are given again instead of doing a task again
+MEMORY_BYTES_MAX = 64 * 1024 * 1024
+
+# Answers first: where memory is full Redis refuses them, the script ends, and the tasks stay.
+# ARGV: the number of reply streams, then for each stream in KEYS a number and so many arguments.
+SETTLE = """
+local replies, at = tonumber(ARGV[1]), 2
+for k, key in ipairs(KEYS) do
+  local n = tonumber(ARGV[at])
+  if k <= replies then
+    for i = at + 1, at + n do redis.call('XADD', key, '*', 'message', ARGV[i]) end
+  else
+    redis.pcall('XACK', key, 'agents', unpack(ARGV, at + 1, at + n))
+    redis.pcall('XDEL', key, unpack(ARGV, at + 1, at + n))
+  end
+  at = at + n + 1
+end
+return #KEYS
+"""
+SETTLE_DIGEST = sha1(SETTLE.encode()).hexdigest()  # noqa: S324
+
+
+@dataclass(slots=True)
+class Batch:
+    """What goes in one call: messages by reply stream, and entries to settle by task stream."""
+
+    messages: dict[str | bytes, list[bytes]] = field(default_factory=dict)
+    entries: dict[bytes, list[bytes]] = field(default_factory=dict)
+    count: int = 0
+    size: int = 0
+
+    def arguments(self) -> list[Any]:
+        """Of the script: how many keys, the keys, and what belongs to each."""
+        arguments: list[Any] = [len(self.messages) + len(self.entries)]
+        arguments += [*self.messages, *self.entries, len(self.messages)]
+        for values in (*self.messages.values(), *self.entries.values()):
+            arguments.append(len(values))
+            arguments += values
+        return arguments
+
+
+class Outbox:
+    """The one way out of a host; everything that became ready meanwhile goes in one call."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._batches: deque[Batch] = deque()
+        self._count = 0
+        self._size = 0
+        self._ready = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    @property
+    def full(self) -> bool:
+        """Whether answers have piled up, so that no more tasks may be taken."""
+        return self._count >= OUTBOX_ENTRIES_MAX or self._size >= OUTBOX_BYTES_MAX
+
+    def send(self, stream: str | bytes, message: bytes) -> Batch:
+        """Send a message."""
+        batch = self._open(len(message))
+        batch.messages.setdefault(stream, []).append(message)
+        return batch
+
+    def answer(self, stream: str, message: bytes, tasks: bytes, entry: bytes) -> None:
+        """Send a message, and in the same instant take its task off its stream."""
+        self.send(stream, message).entries.setdefault(tasks, []).append(entry)
+
+    def settle(self, tasks: bytes, entry: bytes) -> None:
+        """Take a task off its stream."""
+        self._open(0).entries.setdefault(tasks, []).append(entry)
+
+    def _open(self, size: int) -> Batch:
+        """The batch that has room for one thing more."""
+        self._count += 1
+        self._size += size
+        last = self._batches[-1] if self._batches else None
+        if last is None or last.count >= FLUSH_ENTRIES_MAX or last.size >= FLUSH_BYTES_MAX:
+            last = Batch()
+            self._batches.append(last)
+            self._ready.set()
+            self.idle.clear()
+        last.count += 1
+        last.size += size
+        return last
+
+    async def run(self, sent: Callable[[], None]) -> None:
+        """Send what is ready, for ever; `sent` is called whenever room was made."""
+        while True:
+            await self._ready.wait()
+            while self._batches:
+                batch = self._batches.popleft()
+                await self._deliver(batch)
+                self._count -= batch.count
+                self._size -= batch.size
+                sent()
+            self._ready.clear()
+            self.idle.set()
+
+    async def _deliver(self, batch: Batch) -> None:
+        """Try until Redis has it."""
+        arguments, wait_s = batch.arguments(), RETRY_S
+        redis = self._bus.redis
+        while True:
+            try:
+                try:
+                    await redis.evalsha(SETTLE_DIGEST, *arguments)
+                except NoScriptError:
+                    await redis.script_load(SETTLE)
+                    await redis.evalsha(SETTLE_DIGEST, *arguments)
+                return
+            except (RedisError, OSError) as error:
+                if wait_s == RETRY_S:
+                    logger.warning("answers_wait", count=batch.count, error=str(error)[:200])
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, RETRY_S_MAX)
+
+
+class Memory:
+    """The answers given last, by message id: a task that comes again gets the same one."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[str, bytes] = OrderedDict()
+        self._size = 0
+
+    def get(self, message_id: str) -> bytes | None:
+        """The answer that was given to this message, if it is remembered."""
+        return self._answers.get(message_id)
+
+    def put(self, message_id: str, answer: bytes) -> None:
+        """Remember an answer, and forget the oldest beyond the bounds."""
+        self._answers[message_id] = answer
+        self._size += len(answer)
+        while len(self._answers) > MEMORY_ANSWERS_MAX or self._size > MEMORY_BYTES_MAX:
+            self._size -= len(self._answers.popitem(last=False)[1])

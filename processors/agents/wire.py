@@ -1,0 +1,116 @@
+"""How a task travels to an agent: an A2A v1.0 SendMessage request in ProtoJSON; no I/O here.
+
+The engine's own words stand in the message's metadata under the URI of our extension. The answers
+are commands: see `answers`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from streams.codec import Poison
+
+EXTENSION = "https://agentcore.dev/ext/orchestration/v1"
+"""The A2A extension that says which attempt of which task a message is, and where answers go."""
+
+BINDING = "https://agentcore.dev/a2a/bindings/redis-streams/v1"
+"""The A2A protocol binding of this module, as an agent's card names it."""
+
+ASSIGNMENT_BYTES_MAX = 9 * 1024 * 1024  # as the largest command: an input is part of one
+
+_REPLY_STREAM = re.compile(r"commands(:\{\d{1,4}\})?")
+_TEXTS = ("execution_id", "task_id", "role", "tenant", "reply_to")
+
+
+@dataclass(slots=True)
+class Assignment:
+    """One attempt of one task, as the agent sees it."""
+
+    execution_id: str
+    task_id: str
+    attempt: int
+    role: str
+    tenant: str
+    input: Any
+    metadata: dict[str, Any]
+    timeout_seconds: float | None
+    reply_to: str
+
+    @property
+    def message_id(self) -> str:
+        """The idempotency key: the same for every delivery of this attempt."""
+        return f"{self.execution_id}/{self.task_id}/{self.attempt}"
+
+
+def encode_assignment(assignment: Assignment) -> bytes:
+    """The bytes of a task, for the field `message` of an entry in its role's stream."""
+    return orjson.dumps(
+        {
+            "message": {
+                "messageId": assignment.message_id,
+                "contextId": assignment.execution_id,
+                "role": "ROLE_USER",
+                "parts": [{"data": assignment.input}],
+                "extensions": [EXTENSION],
+                "metadata": {
+                    EXTENSION: {
+                        "execution_id": assignment.execution_id,
+                        "task_id": assignment.task_id,
+                        "attempt": assignment.attempt,
+                        "role": assignment.role,
+                        "tenant": assignment.tenant,
+                        "timeout_seconds": assignment.timeout_seconds,
+                        "reply_to": assignment.reply_to,
+                        "metadata": assignment.metadata,
+                    }
+                },
+            }
+        }
+    )
+
+
+def decode_assignment(raw: bytes) -> Assignment:
+    """The task in `raw`; raises Poison where it is none."""
+    if len(raw) > ASSIGNMENT_BYTES_MAX:
+        raise Poison(f"TOO_LARGE: A task has at most {ASSIGNMENT_BYTES_MAX:,} bytes.")
+    try:
+        message = orjson.loads(raw)["message"]
+        told = message["metadata"][EXTENSION]
+        assignment = Assignment(
+            told["execution_id"],
+            told["task_id"],
+            told["attempt"],
+            told["role"],
+            told["tenant"],
+            message["parts"][0]["data"],
+            told.get("metadata") or {},
+            told.get("timeout_seconds"),
+            told["reply_to"],
+        )
+    except orjson.JSONDecodeError as error:
+        raise Poison(f"INVALID_JSON: A task is JSON: {error.msg}.") from None
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise Poison("MISSING_FIELD: A task is a SendMessage with our extension's data.") from None
+    _check(assignment)
+    return assignment
+
+
+def _check(assignment: Assignment) -> None:
+    """Refuse what would fail later, where nobody could say why."""
+    for name in _TEXTS:
+        value = getattr(assignment, name)
+        if type(value) is not str or not value:
+            raise Poison(f"MISSING_FIELD: A task needs `{name}`, a text.")
+    if type(assignment.attempt) is not int or assignment.attempt < 1:
+        raise Poison("INVALID_VALUE: `attempt` counts 1, 2, 3 …")
+    if type(assignment.metadata) is not dict:
+        raise Poison("INVALID_TYPE: `metadata` is a JSON object.")
+    seconds = assignment.timeout_seconds
+    if seconds is not None and (type(seconds) not in (int, float) or not seconds > 0):
+        raise Poison("INVALID_VALUE: `timeout_seconds` is a number above 0, or null.")
+    if not _REPLY_STREAM.fullmatch(assignment.reply_to):  # an answer is written nowhere else
+        raise Poison("INVALID_VALUE: `reply_to` is a stream of commands.")
