@@ -19,6 +19,8 @@ from streams.partition import commands_key
 BLOCK_MS = 500  # how long an idle read keeps a newly taken partition waiting
 TRIM_S = 2.0
 
+UNOWNED_S = 0.02  # between two looks whether a partition has been opened
+
 logger = structlog.get_logger(__name__)
 
 
@@ -57,7 +59,7 @@ class CommandFeed(LeasedFeed):
             parts = {p: self.processor.parts[p] for p in self.owned if p in self.processor.parts}
             offsets, count = self._after(parts.keys())
             if not offsets:
-                await asyncio.sleep(BLOCK_MS / 1000)
+                await asyncio.sleep(UNOWNED_S)
                 return None
             streams = await self.processor.bus.read(offsets, count, BLOCK_MS)
         except (BusUnavailable, LogUnavailable) as error:

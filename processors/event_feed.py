@@ -16,6 +16,8 @@ from streams.tail import Tail
 
 BLOCK_MS = 500
 
+UNOWNED_S = 0.02  # between two looks whether a partition has been opened
+
 logger = structlog.get_logger(__name__)
 
 
@@ -49,7 +51,7 @@ class EventFeed(LeasedFeed):
             await self._mend()
             positions = {p: self._positions[p] for p in self.owned if p in self._positions}
             if not positions:
-                await asyncio.sleep(BLOCK_MS / 1000)
+                await asyncio.sleep(UNOWNED_S)
                 return None
             found = await self.tail.read(positions, BLOCK_MS)
         except LogUnavailable as error:
