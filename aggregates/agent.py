@@ -76,7 +76,9 @@ def decide(state: Agent, command: Any, now: datetime) -> list[Any]:
             if not 1 <= len(command.roles) <= ROLES_MAX:
                 raise Refused("INVALID_VALUE", f"Give 1 to {ROLES_MAX} roles.", "/roles")
             if not 1 <= command.capacity <= CAPACITY_MAX:
-                raise Refused("INVALID_VALUE", f"Give 1 to {CAPACITY_MAX} as capacity.", "/capacity")
+                raise Refused(
+                    "INVALID_VALUE", f"Give 1 to {CAPACITY_MAX} as capacity.", "/capacity"
+                )
             event = AgentRegistered(
                 command.name, command.roles, command.capabilities, command.capacity, command.card
             )

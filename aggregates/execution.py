@@ -286,9 +286,7 @@ def _fail(state: Execution, command: FailTask) -> list[Any]:
     policy = state.plan.definition.tasks[task].retry_policy
     retried = command.retryable and command.attempt < policy.max_attempts
     events = _started(state, task, command)
-    events.append(
-        TaskFailed(command.task, command.attempt, command.agent, command.error, retried)
-    )
+    events.append(TaskFailed(command.task, command.attempt, command.agent, command.error, retried))
     if retried:
         return events + _schedule(state, [task], state.in_flight - 1, leaving=task)
     events += _cancel_open(state, but=task)

@@ -18,9 +18,7 @@ class Refused(Exception):
         self.code = code
         self.detail = bounded(detail)
         self.pointer = pointer
-        self.facts = {
-            k: v[:LIST_ITEMS_MAX] if isinstance(v, list) else v for k, v in facts.items()
-        }
+        self.facts = {k: v[:LIST_ITEMS_MAX] if isinstance(v, list) else v for k, v in facts.items()}
         super().__init__(f"{code}: {self.detail}")
 
     def problem(self) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from uuid_utils import uuid7
 from processors.replies import decode_outcome
 from processors.settings import Addresses
 from streams.bus import Bus, BusUnavailable
-from streams.ending import end
 from streams.codec import COMMAND_BYTES_MAX, REPLY_PREFIX, encode_command
+from streams.ending import end
 from streams.logs.postgres import PostgresLog
 from streams.message import Command, Outcome
 from streams.partition import COMMANDS_INBOX, commands_key, partition_of

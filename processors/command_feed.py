@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 
 import structlog
 
@@ -76,9 +77,9 @@ class CommandFeed(LeasedFeed):
                 self._offsets[partition] = batch[-1][0]
         return Batch(tuple(entries), entries)
 
-    def _after(self, partitions: set[int] | object) -> tuple[dict[str, str], int]:
+    def _after(self, partitions: Iterable[int]) -> tuple[dict[str, str], int]:
         """Which streams to read from where, and how many entries of each at most."""
-        offsets = {p: self._offsets[p] for p in partitions}  # type: ignore[attr-defined]
+        offsets = {p: self._offsets[p] for p in partitions}
         careful = [p for p in offsets if p in self.processor.careful]
         if careful:
             partition = min(careful)

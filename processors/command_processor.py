@@ -252,4 +252,3 @@ class CommandProcessor:
             await self.bus.trim(passed)
         except BusUnavailable as error:
             logger.warning("trim_failed", error=str(error))
-

@@ -8,10 +8,10 @@ from typing import Protocol
 import structlog
 
 from processors.leased_feed import PAUSE_S, LeasedFeed, Worker
+from streams.bus import Bus
 from streams.codec import decode_event
 from streams.feed import Batch
 from streams.log import Log, LogUnavailable
-from streams.bus import Bus
 from streams.tail import Tail
 
 BLOCK_MS = 500
@@ -26,9 +26,6 @@ class Reader(Worker, Protocol):
 
     positions: dict[int, int]
     """How far each open partition has been handled."""
-
-    async def idle(self) -> None:
-        """Nothing has come for a while: see to what is due."""
 
 
 class EventFeed(LeasedFeed):

@@ -19,9 +19,12 @@ logger = structlog.get_logger(__name__)
 class Worker(Protocol):
     """What works on the partitions that a feed holds."""
 
-    log: Log
     leases: Leases
     partitions: int
+
+    @property
+    def log(self) -> Log:
+        """The log, opened by the feed."""
 
     async def open(self, partition: int) -> None:
         """Make ready for a partition whose lease was just taken."""

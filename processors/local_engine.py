@@ -46,9 +46,7 @@ async def processes(
 ) -> AsyncIterator[Supervisor]:
     """The schema brought up to date, and the engine's processes as our children."""
     await migrate(addresses.database_url, settings.partitions)
-    async with Supervisor(
-        addresses.environment(), log_dir, restarts_max, report
-    ) as supervisor:
+    async with Supervisor(addresses.environment(), log_dir, restarts_max, report) as supervisor:
         for name, arguments in (*WORKERS, *more):
             supervisor.start(name, *arguments)
         yield supervisor
@@ -56,12 +54,19 @@ async def processes(
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the stack like Ctrl-C does, so that the servers stop in order."""
+    """Every signal to stop unwinds the stack like Ctrl-C does, so that the servers stop in order.
+
+    Also SIGINT itself, which shells tell their background jobs to ignore.
+    """
 
     def unwind(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = {n: signal.signal(n, unwind) for n in (signal.SIGTERM, signal.SIGHUP)}
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]  # as `nohup` wants it
+    for number in before:
+        signal.signal(number, unwind)
     try:
         yield
     finally:

@@ -78,9 +78,7 @@ class Mirroring:
         # with the log and begins the stream afresh if it belongs to another history.
         position = max(0, min(newest, head) - 1, head - MIRROR_ENTRIES)
         while position < head:
-            page = await self.log.read(
-                part.partition, position, min(PAGE_EVENTS, head - position)
-            )
+            page = await self.log.read(part.partition, position, min(PAGE_EVENTS, head - position))
             messages = [stored.message for stored in page]
             [[appended, _, afresh]] = await self.bus.mirror(
                 [(part.partition, position + 1, messages)]

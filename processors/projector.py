@@ -92,7 +92,9 @@ class Projector:
                 self._reached[projection.consumer, partition] = events[-1].position
 
     async def _apply(self, fresh: Mapping[int, Sequence[Event]]) -> None:
-        statements = [s for projection in self.projections for s in self._statements(projection, fresh)]
+        statements = [
+            s for projection in self.projections for s in self._statements(projection, fresh)
+        ]
         partitions = list(fresh)
         async with self.log.pool.acquire() as connection, connection.transaction():
             held = await connection.fetch(

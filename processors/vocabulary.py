@@ -63,9 +63,7 @@ def _checked(kind: type[Any]) -> type[BaseModel]:
     given: dict[str, Any] = {
         f.name: (hints[f.name], _default(f)) for f in fields(kind) if not f.name.startswith("_")
     }
-    return create_model(
-        kind.__name__, __config__=ConfigDict(extra="forbid", strict=True), **given
-    )
+    return create_model(kind.__name__, __config__=ConfigDict(extra="forbid", strict=True), **given)
 
 
 def _default(of: Field[Any]) -> Any:

@@ -133,7 +133,7 @@ class Bus:
         async with self.redis.pipeline(transaction=False) as pipe:
             for key, arguments in calls:
                 pipe.evalsha(digest, 1, key, *arguments)
-            return cast(list[Any], await pipe.execute())
+            return await pipe.execute()
 
     async def read(
         self, after: Mapping[str, str], count: int, block_ms: int = BLOCK_MS_MAX
@@ -144,9 +144,8 @@ class Bus:
         """
         assert block_ms <= BLOCK_MS_MAX
         try:
-            answer: Any = await self.redis.xread(
-                dict(after), count=count, block=block_ms or None
-            )
+            streams: dict[Any, Any] = dict(after)
+            answer: Any = await self.redis.xread(streams, count=count, block=block_ms or None)
         except RedisError as error:
             raise BusUnavailable(str(error)[:200]) from error
         return {

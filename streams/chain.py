@@ -93,9 +93,7 @@ async def verify(log: Log, partition: int) -> Report:
 async def _events(log: Log, partition: int, after: int, count: int) -> list[Stored]:
     stored: list[Stored] = []
     while len(stored) < count:
-        page = await log.read(
-            partition, after + len(stored), min(PAGE_EVENTS, count - len(stored))
-        )
+        page = await log.read(partition, after + len(stored), min(PAGE_EVENTS, count - len(stored)))
         if not page:
             break
         stored += page

@@ -181,9 +181,7 @@ class Log(Protocol):
         Without `bodies` each body is b"": enough to know the newest, and whether it is archived.
         """
 
-    async def save(
-        self, cursor: Cursor, position: int, states: Sequence[SnapshotRow]
-    ) -> bool:
+    async def save(self, cursor: Cursor, position: int, states: Sequence[SnapshotRow]) -> bool:
         """Keep states as of `position`, if the cursor's lease still holds."""
 
     async def load(self, consumer: str, subjects: Sequence[str]) -> dict[str, SnapshotRow]:

@@ -126,7 +126,9 @@ def dump(state: Dispatch) -> Any:
             "revision": run.blueprint.revision,
             "tenant": run.tenant,
             "input": run.input,
-            "open": {task: (o.assignment.attempt, o.assignment.reply_to) for task, o in run.open.items()},
+            "open": {
+                task: (o.assignment.attempt, o.assignment.reply_to) for task, o in run.open.items()
+            },
         }
         for root, run in state.runs.items()
     }

@@ -147,7 +147,9 @@ class MemoryLog:
         """The named revisions that exist; 0 is the newest."""
         found = []
         for workflow_id, revision in wanted:
-            newest = revision or max((r for w, r in self._definitions if w == workflow_id), default=0)
+            newest = revision or max(
+                (r for w, r in self._definitions if w == workflow_id), default=0
+            )
             row = self._definitions.get((workflow_id, newest))
             if row is not None:
                 found.append(row if bodies else row._replace(body=b""))

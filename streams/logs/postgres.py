@@ -161,7 +161,9 @@ class PostgresLog:
     async def advance(self, consumer: str, moves: Sequence[tuple[int, int, int]]) -> set[int]:
         """Move cursors; returns the partitions still ours."""
         async with self._answered():
-            rows = await self.pool.fetch(sql.ADVANCE, consumer, *map(list, zip(*moves, strict=True)))
+            rows = await self.pool.fetch(
+                sql.ADVANCE, consumer, *map(list, zip(*moves, strict=True))
+            )
         return {row[0] for row in rows}
 
     async def read(self, partition: int, after: int, limit: int) -> list[Stored]:
@@ -293,4 +295,4 @@ async def _copy(connection: Any, shares: Sequence[Share]) -> None:
 
 def _commit(row: Any) -> CommitRow:
     commands = [(name, count) for name, count in orjson.loads(row[6])]
-    return CommitRow(*row[:6], commands, *row[7:])
+    return CommitRow(*row[:6], commands, row[7], row[8])
