@@ -97,7 +97,7 @@ class Reader:
                 reply = await self._read(plan)
             except (RedisError, OSError) as error:
                 self._partial = False
-                await self._lost(error)
+                await self._lost(error, first=wait_s == RETRY_S)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, RETRY_S_MAX)
             else:
@@ -156,13 +156,14 @@ class Reader:
             if role is not None and len(entries) >= plan.count and role.free:
                 self._hungry.append(role)
 
-    async def _lost(self, error: Exception) -> None:
+    async def _lost(self, error: Exception, *, first: bool) -> None:
         """After any error: what the reply would have brought is ours, so read our own first."""
         self.errors += 1
         self._after = dict.fromkeys(self._after, OWN)
         self._hungry = []
         if not str(error).startswith(_GONE):
-            logger.warning("tasks_unreadable", host=self._name, error=str(error)[:200])
+            if first:
+                logger.warning("tasks_unreadable", host=self._name, error=str(error)[:200])
             return
         try:
             await self._create_groups()
