@@ -1,4 +1,4 @@
-"""Why something was refused, as an RFC 9457 problem: a stable code, one bounded sentence, the place.
+"""Why something was refused, as an RFC 9457 problem: a code, one bounded sentence, the place.
 
 Codes are part of the interface: scripts and tests match on them, people read the detail.
 """

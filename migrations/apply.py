@@ -1,4 +1,4 @@
-"""Applies the numbered SQL files that a database has not seen, one transaction each, under a lock."""
+"""Applies the SQL files that a database has not seen, one transaction each, under a lock."""
 
 from __future__ import annotations
 

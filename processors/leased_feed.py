@@ -1,4 +1,4 @@
-"""What every feed does with its leases: open what was taken, close what was lost, mend what broke."""
+"""What every feed does with its leases: open what was taken, close what was lost."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class ProcessManager:
         self.plans = Blueprints(self.log)
 
     async def open(self, partition: int) -> None:
-        """Restore the state: the snapshot, and the events from there to the cursor, without effects."""
+        """Restore the state: the snapshot and the events from there on, without their effects."""
         self.sender.partitions = self.partitions
         cursor = self.leases.held[partition]
         subject = self._subject(partition)

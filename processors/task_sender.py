@@ -1,4 +1,4 @@
-"""Carries out what process managers decide: tasks to the streams of their roles, commands to theirs."""
+"""Carries out what process managers decide: tasks to their roles' streams, commands to theirs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which commands and events there are: names to types, and the one check of what comes from outside."""
+"""Which commands and events there are, and the one check of a command's data from outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redis Streams as the engine uses them: batches in one call, explicit time-outs, no hidden retries.
+"""Redis Streams as the engine uses them: batches, explicit time-outs, no hidden retries.
 
 Redis is transport and never the record: everything here may be lost, and says so by an exception.
 redis-py's own retries are off, since one XADD whose reply was lost became two entries with them.
@@ -42,7 +42,8 @@ if last >= first then
 end
 local from = math.max(first, last + 1)
 for position = from, first + n - 1 do
-  redis.call('XADD', key, 'MAXLEN', '~', ARGV[2], position .. '-0', 'message', ARGV[position - first + 3])
+  local message = ARGV[position - first + 3]
+  redis.call('XADD', key, 'MAXLEN', '~', ARGV[2], position .. '-0', 'message', message)
 end
 return {math.max(0, first + n - from), from - first, afresh}
 """

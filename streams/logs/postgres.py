@@ -138,7 +138,7 @@ class PostgresLog:
             await self.pool.execute(sql.RELEASE, consumer, list(held), list(held.values()))
 
     async def append(self, shares: Sequence[Share], time: datetime) -> set[int]:
-        """Commit all shares whose fence holds: in one round trip, or by COPY when there are many."""
+        """Commit all shares whose fence holds, in one round trip or by COPY when they are many."""
         for share in shares:
             seal(share, time)
         fence = _fence(shares, time)
@@ -295,4 +295,4 @@ async def _copy(connection: Any, shares: Sequence[Share]) -> None:
 
 def _commit(row: Any) -> CommitRow:
     commands = [(name, count) for name, count in orjson.loads(row[6])]
-    return CommitRow(*row[:6], commands, row[7], row[8])
+    return CommitRow._make([*row[:6], commands, *row[7:]])
