@@ -35,6 +35,7 @@ class CommandFeed(LeasedFeed):
         self._moving: asyncio.Task[None] | None = None
         self._offsets: dict[int, str] = {}
         self._trimmed = 0.0
+        self._doubtful = False
 
     async def start(self) -> None:
         """Check Redis, take the first leases, and move what strangers publish."""
@@ -57,6 +58,8 @@ class CommandFeed(LeasedFeed):
         try:
             await self._mend()
             await self._trim()
+            if self._doubtful:
+                await self._watch_incarnation()
             parts = {p: self.processor.parts[p] for p in self.owned if p in self.processor.parts}
             offsets, count = self._after(parts.keys())
             if not offsets:
@@ -65,6 +68,7 @@ class CommandFeed(LeasedFeed):
             streams = await self.processor.bus.read(offsets, count, BLOCK_MS)
         except (BusUnavailable, LogUnavailable) as error:
             logger.warning("commands_unavailable", error=str(error))
+            self._doubtful = True  # the Redis that answers next may be another one
             await asyncio.sleep(PAUSE_S)
             return None
         if not streams:
@@ -107,6 +111,7 @@ class CommandFeed(LeasedFeed):
             incarnation = await self.processor.bus.incarnation()
         except BusUnavailable:
             return
+        self._doubtful = False
         for partition in self.owned:
             part = self.processor.parts.get(partition)
             if part is not None and part.valid and part.cursor.incarnation != incarnation:

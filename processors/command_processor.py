@@ -105,8 +105,15 @@ class CommandProcessor:
 
     async def handle(self, entries: Entries) -> None:
         """Decide a batch while the one before commits; returns when this one's commit has begun."""
-        await self._save_when_due()
-        decided = await self._decide(entries)
+        try:
+            await self._save_when_due()
+            decided = await self._decide(entries)
+        except LogUnavailable as error:
+            logger.warning("decisions_wait", error=str(error))
+            for part, _ in entries.values():
+                part.valid = False
+            await asyncio.sleep(RETRY_S)
+            return
         await self.settle()
         self._under_way = asyncio.create_task(self._commit(decided), name="commit")
 

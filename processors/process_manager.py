@@ -85,6 +85,15 @@ class ProcessManager:
 
     async def handle(self, entries: Mapping[int, Sequence[Event]]) -> None:
         """React to a batch, send what follows, then move the cursors."""
+        try:
+            await self._handle(entries)
+        except LogUnavailable as error:
+            logger.warning("manager_waits", manager=self.manager.name, error=str(error))
+            for partition in entries:
+                self.close(partition)  # it is opened again, and the batch read anew
+            await asyncio.sleep(RETRY_S)
+
+    async def _handle(self, entries: Mapping[int, Sequence[Event]]) -> None:
         effects: list[Effect] = []
         moves = []
         for partition, events in entries.items():

@@ -7,24 +7,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import asyncpg
 import structlog
 
 from processors.process_manager import unseen
 from projections.projection import Projection
 from streams.leases import Leases
+from streams.log import LogUnavailable
 from streams.logs.postgres import PostgresLog
 from streams.message import Event
 
 TOPIC = "projections"
 RETRY_S = 0.5
+UNREACHABLE = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.TransactionRollbackError,
+)
 
-# The lease's row decides, and every projection's own row moves with it.
+# The lease's row decides, and every projection's own row moves with it. It must stand where we
+# left it: after a commit whose answer was lost, the same batch is not applied twice.
 ADVANCE = """
 WITH held AS (
     UPDATE cursors AS c SET position = moved.position, beat = c.beat + 1
-    FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS moved(partition, epoch, position)
+    FROM unnest($1::int[], $2::bigint[], $3::bigint[], $6::bigint[])
+        AS moved(partition, epoch, position, before)
     WHERE c.consumer = $4 AND c.partition = moved.partition AND c.epoch = moved.epoch
-      AND c.owner IS NOT NULL
+      AND c.position = moved.before AND c.owner IS NOT NULL
     RETURNING c.partition, c.position
 ), followed AS (
     UPDATE cursors AS c SET position = held.position
@@ -36,8 +47,8 @@ SELECT partition FROM held
 logger = structlog.get_logger(__name__)
 
 
-class LeaseLost(Exception):
-    """A partition belongs to another projector now; nothing of the batch was written."""
+class Moved(Exception):
+    """A partition's cursor is not where we left it; nothing of the batch was written."""
 
 
 @dataclass(slots=True)
@@ -50,10 +61,12 @@ class Projector:
     partitions: int
     positions: dict[int, int] = field(default_factory=dict)
     events: int = 0
+    _recorded: dict[int, int] = field(default_factory=dict)
     _reached: dict[tuple[str, int], int] = field(default_factory=dict)
 
     async def open(self, partition: int) -> None:
         """Read on where the projection that is furthest behind stands."""
+        self._recorded[partition] = (await self.log.cursors(TOPIC))[partition].position
         for projection in self.projections:
             cursor = (await self.log.cursors(projection.consumer))[partition]
             self._reached[projection.consumer, partition] = cursor.position
@@ -69,7 +82,7 @@ class Projector:
         """Every batch ends in a commit of its own; nothing is in hand between two."""
 
     async def handle(self, entries: Mapping[int, Sequence[Event]]) -> None:
-        """Apply a batch; a database that is away is waited for."""
+        """Apply a batch; where that fails, open its partitions again and read it anew."""
         fresh = {}
         for partition, events in entries.items():
             rest = unseen(events, self.positions.get(partition))
@@ -79,14 +92,14 @@ class Projector:
             return
         try:
             await self._apply(fresh)
-        except LeaseLost:
-            return
-        except OSError as error:
-            logger.warning("projection_waits", error=str(error))
+        except (Moved, LogUnavailable, *UNREACHABLE) as error:
+            logger.warning("projection_waits", error=repr(error)[:200])
+            for partition in fresh:
+                self.close(partition)
             await asyncio.sleep(RETRY_S)
-            raise
+            return
         for partition, events in fresh.items():
-            self.positions[partition] = events[-1].position
+            self.positions[partition] = self._recorded[partition] = events[-1].position
             self.events += len(events)
             for projection in self.projections:
                 self._reached[projection.consumer, partition] = events[-1].position
@@ -104,12 +117,10 @@ class Projector:
                 [fresh[p][-1].position for p in partitions],
                 TOPIC,
                 [projection.consumer for projection in self.projections],
+                [self._recorded[p] for p in partitions],
             )
-            lost = set(partitions) - {row[0] for row in held}
-            if lost:
-                for partition in lost:
-                    self.leases.forget(partition)
-                raise LeaseLost
+            if len(held) < len(partitions):
+                raise Moved(f"{sorted(set(partitions) - {row[0] for row in held})}")
             for text, arguments in statements:
                 await connection.execute(text, *arguments)
 

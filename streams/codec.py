@@ -7,6 +7,7 @@ means application/json; so is `dataschema` while an event type is in its first v
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -21,6 +22,9 @@ COMMAND_BYTES_MAX = 9 * 1024 * 1024  # a definition of 8 MiB and its envelope
 ID_BYTES_MAX = 200
 REPLY_PREFIX = "replies:"
 """Outcomes are sent to streams of this prefix only, so that no command writes elsewhere."""
+
+TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""Tenants are part of stream keys, so nothing in them may end or widen a key."""
 
 _TEXTS = ("type", "subject", "id")
 _OPTIONAL_TEXTS = (
@@ -139,6 +143,9 @@ def decode_command(raw: bytes) -> Command:
     data = envelope.get("data")
     if not isinstance(data, dict):
         raise Poison("INVALID_TYPE: `data` is a JSON object.")
+    tenant = envelope.get("tenant") or DEFAULT_TENANT
+    if not TENANT.fullmatch(tenant):
+        raise Poison("INVALID_VALUE: `tenant` is 1 to 64 letters, digits, `.`, `_` or `-`.")
     reply_to = envelope.get("replyto")
     if reply_to is not None and not reply_to.startswith(REPLY_PREFIX):
         raise Poison(f"INVALID_VALUE: `replyto` names a stream that begins with `{REPLY_PREFIX}`.")
@@ -148,7 +155,7 @@ def decode_command(raw: bytes) -> Command:
         aggregate,
         root,
         data,
-        envelope.get("tenant") or DEFAULT_TENANT,
+        tenant,
         envelope.get("actor") or "",
         envelope.get("correlationid"),
         envelope.get("causationid"),

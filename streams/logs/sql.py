@@ -15,7 +15,7 @@ CURSOR_COLUMNS = (
     " stream_offset, incarnation, snapshot"
 )
 
-CURSORS = f"SELECT {CURSOR_COLUMNS} FROM cursors WHERE consumer = $1 ORDER BY partition"  # noqa: S608
+CURSORS = f"SELECT {CURSOR_COLUMNS} FROM cursors WHERE consumer = $1 ORDER BY partition"
 """A consumer's cursors, in order."""
 
 TAKE = """
