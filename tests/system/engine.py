@@ -1,0 +1,239 @@
+"""Engines for tests: a worker with its agents in this process, and workers as real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import asyncpg
+
+from processors.agents import Agent, AgentHost, simulated_agents
+from processors.app import ROLES, Worker
+from processors.client import Client
+from processors.command_processor import CommandProcessor
+from processors.process_manager import ProcessManager
+from processors.settings import Addresses, Settings
+from streams.partition import partition_of
+from streams.transport import running
+
+ROOT = Path(__file__).parents[2]
+WORKLOADS = ROOT.parent / "shared" / "workloads"
+PATIENCE_S = 30.0
+
+T = TypeVar("T")
+
+
+async def until(
+    condition: Callable[[], Awaitable[T]], what: str = "", patience_s: float = PATIENCE_S
+) -> T:
+    """What `condition` answers once that is true of anything; fails after a while."""
+    deadline = monotonic() + patience_s
+    while not (answer := await condition()):
+        assert monotonic() < deadline, f"{what or condition} has not come in {patience_s:g} s"
+        await asyncio.sleep(0.01)
+    return answer
+
+
+def settings(addresses: Addresses, lease_s: float = 5.0) -> Settings:
+    """What a worker is told; nothing of the environment of the tests."""
+    return Settings(
+        DATABASE_URL=addresses.database_url, REDIS_URL=addresses.redis_url, lease_s=lease_s
+    )
+
+
+@dataclass(slots=True)
+class Engine:
+    """A running worker, its parts, and a client to talk to it."""
+
+    worker: Worker
+    client: Client
+
+    @property
+    def processor(self) -> CommandProcessor:
+        """What decides."""
+        return self._of(CommandProcessor)
+
+    @property
+    def dispatch(self) -> ProcessManager:
+        """What gives tasks to agents."""
+        return self._of(ProcessManager)
+
+    def _of(self, kind: type[T]) -> T:
+        return next(part for _, part in self.worker.feeds if isinstance(part, kind))
+
+    def feed(self, topic: str) -> Any:
+        """The feed of this topic."""
+        return next(feed for feed, _ in self.worker.feeds if feed.topic == topic)
+
+    @property
+    def pool(self) -> asyncpg.Pool:
+        """Connections to the database."""
+        return self.client.pool
+
+
+@asynccontextmanager
+async def engine(
+    addresses: Addresses, roles: Iterable[str] = ROLES, lease_s: float = 5.0
+) -> AsyncIterator[Engine]:
+    """A worker in this process, once it owns every partition, and a client."""
+    worker = Worker(settings(addresses, lease_s), roles)
+    try:
+        async with running(worker.app()), Client(addresses, actor="test") as client:
+            made = Engine(worker, client)
+
+            async def owns_all() -> bool:
+                return all(len(feed.owned) == feed.partitions for feed, _ in worker.feeds)
+
+            await until(owns_all, "the partitions")
+            yield made
+    finally:
+        await worker.close()
+
+
+@asynccontextmanager
+async def agents(
+    addresses: Addresses, roles: Iterable[str], factor: float = 0.0
+) -> AsyncIterator[AgentHost]:
+    """Simulated agents for these roles, each with room for everything."""
+    doing = simulated_agents(sorted(set(roles)), factor=factor, capacity=10_000)
+    async with host(addresses, doing) as made:
+        yield made
+
+
+@asynccontextmanager
+async def host(addresses: Addresses, doing: Sequence[Agent]) -> AsyncIterator[AgentHost]:
+    """A host of these agents; nothing that still runs at the end is waited for."""
+    made = AgentHost(addresses.redis_url, doing, name=f"host-{uuid4().hex}")
+    made.start()
+    try:
+        yield made
+    finally:
+        await made.stop(grace_s=0.0)
+
+
+def an_id(prefix: str, partition: int, partitions: int = 16) -> str:
+    """A fresh id that belongs to this partition."""
+    while partition_of(made := f"{prefix}-{uuid4().hex}", partitions) != partition:
+        pass
+    return made
+
+
+def definition(tasks: int = 3, name: str = "small", role: str = "worker") -> dict[str, Any]:
+    """A chain of tasks."""
+    return {
+        "name": name,
+        "version": "1",
+        "agents": {role: {}},
+        "tasks": [
+            {
+                "task_id": f"t{n}",
+                "agent_role": role,
+                "depends_on": [f"t{n - 1}"] if n else [],
+                "metadata": {"duration": 1.0},
+            }
+            for n in range(tasks)
+        ],
+    }
+
+
+async def completed(
+    pool: asyncpg.Pool, executions: Iterable[str], patience_s: float = 60.0
+) -> None:
+    """Wait until the log says that these executions have completed."""
+    wanted = [f"execution/{name}" for name in executions]
+
+    async def all_of_them() -> bool:
+        found = await pool.fetchval(
+            "SELECT count(DISTINCT subject) FROM events"
+            " WHERE type = 'ExecutionCompleted' AND subject = ANY($1)",
+            wanted,
+        )
+        return bool(found == len(wanted))
+
+    await until(all_of_them, f"the end of {len(wanted)} executions", patience_s)
+
+
+class Process:
+    """A worker in a process of its own; see `tests.system.child` for what it tells."""
+
+    def __init__(self, addresses: Addresses, *, roles: Iterable[str], lease_s: float) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "tests.system.child", ",".join(roles), str(lease_s)],
+            cwd=ROOT,
+            env=os.environ | addresses.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.popen.pid
+
+    def ready(self) -> str:
+        """Wait until its loops run; returns the name under which it owns leases."""
+        assert self.popen.stdout is not None
+        line = self.popen.stdout.readline()
+        assert line, f"the worker ended with {self.popen.wait()}"
+        return str(json.loads(line)["name"])
+
+    def arm(self, moment: str) -> None:
+        """Have it stop itself when it next comes to one of the moments of `child.MOMENTS`."""
+        from tests.system.child import MOMENTS
+
+        self.popen.send_signal(signal.SIGRTMIN + MOMENTS.index(moment))
+
+    def stop(self) -> None:
+        """Freeze it, wherever it is."""
+        self.popen.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.popen.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.popen.kill()
+        self.popen.wait()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it is stopped by a signal."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0] == "T"
+
+    def finish(self) -> dict[str, Any]:
+        """End it in order; returns what it counted."""
+        self.resume()
+        self.popen.terminate()
+        said, _ = self.popen.communicate(timeout=PATIENCE_S)
+        assert self.popen.returncode == 0, f"the worker ended with {self.popen.returncode}"
+        counts: dict[str, Any] = json.loads(said.splitlines()[-1])
+        return counts
+
+
+@contextmanager
+def process(
+    addresses: Addresses, *, roles: Iterable[str] = ("commands",), lease_s: float = 5.0
+) -> Iterator[Process]:
+    """A worker in a process of its own, gone at the end however it got there."""
+    made = Process(addresses, roles=roles, lease_s=lease_s)
+    try:
+        yield made
+    finally:
+        if made.popen.poll() is None:
+            made.kill()
+        assert made.popen.stdout is not None
+        made.popen.stdout.close()
