@@ -31,3 +31,8 @@ class Projection:
     def consumer(self) -> str:
         """The name under which its cursor is kept."""
         return f"{self.name}@{self.version}"
+
+
+def columns(rows: Sequence[Sequence[Any]]) -> tuple[list[Any], ...]:
+    """Rows as the arrays, one a column, that `unnest` makes rows of again."""
+    return tuple(map(list, zip(*rows, strict=True)))

@@ -1,0 +1,38 @@
+-- Views for people: who did what, when and why; and what an execution cost in coordination.
+
+CREATE VIEW audit AS
+SELECT (e.message ->> 'time')::timestamptz AS time,
+       e.message ->> 'tenant' AS tenant,
+       e.message ->> 'actor' AS actor,
+       h.subject,
+       split_part(h.subject, '/', 1) AS aggregate,
+       substr(h.subject, strpos(h.subject, '/') + 1) AS aggregate_id,
+       e.type,
+       (e.message ->> 'version')::bigint AS version,
+       e.partition,
+       e.position,
+       e.message ->> 'causationid' AS causation_id,
+       e.message ->> 'correlationid' AS correlation_id,
+       e.message -> 'data' AS data
+FROM histories AS h
+JOIN events AS e
+  ON e.partition = h.partition AND e.subject = h.subject
+ AND e.position BETWEEN h.first_position AND h.last_position;
+
+-- R10: the share of the run time in which no task was running, which is what the engine adds.
+CREATE VIEW execution_performance AS
+SELECT x.execution_id, x.tenant, x.workflow_id, x.status,
+       coalesce(x.completed_at, x.updated_at) - x.started_at AS total_runtime,
+       t.agents AS agents_allocated,
+       x.tasks_completed,
+       greatest(0, 1 - t.busy_s / nullif(extract(epoch FROM
+           coalesce(x.completed_at, x.updated_at) - x.started_at), 0)) AS coordination_overhead
+FROM executions AS x
+CROSS JOIN LATERAL (
+    SELECT (SELECT count(DISTINCT agent_id) FROM tasks WHERE execution_id = x.execution_id)
+               AS agents,
+           coalesce(sum(extract(epoch FROM upper(busy.span) - lower(busy.span))), 0) AS busy_s
+    FROM (SELECT unnest(range_agg(tstzrange(started_at, greatest(started_at,
+                     coalesce(completed_at, x.updated_at))))) AS span
+          FROM tasks WHERE execution_id = x.execution_id AND started_at IS NOT NULL) AS busy
+) AS t;

@@ -1,0 +1,142 @@
+"""The read model `tasks`: one row a task, from the moment it is scheduled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from projections.projection import Projection, Statement, columns
+from streams.message import Event
+
+# A scheduled attempt begins its row anew; what the attempt before had said of errors stays.
+SCHEDULE = """
+INSERT INTO tasks AS t (execution_id, task_id, tenant, agent_role, status, attempt, agent_id, phase,
+    priority, scheduled_at, started_at, completed_at, error, output)
+SELECT execution_id, task_id, tenant, role, status, attempt, agent, phase, priority,
+    scheduled::timestamptz, started::timestamptz, completed::timestamptz, error, output::json
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[],
+            $8::text[], $9::text[], $10::text[], $11::text[], $12::int[], $13::int[], $14::text[])
+    AS s(execution_id, task_id, tenant, status, attempt, agent, started, completed, error, output,
+         role, phase, priority, scheduled)
+ON CONFLICT (execution_id, task_id) DO UPDATE
+SET status = excluded.status, attempt = excluded.attempt, agent_id = excluded.agent_id,
+    scheduled_at = excluded.scheduled_at, started_at = excluded.started_at,
+    completed_at = excluded.completed_at, error = coalesce(excluded.error, t.error),
+    output = excluded.output
+"""
+
+CHANGE = """
+UPDATE tasks AS t
+SET status = c.status, attempt = c.attempt, agent_id = coalesce(c.agent, t.agent_id),
+    started_at = coalesce(c.started::timestamptz, t.started_at),
+    completed_at = coalesce(c.completed::timestamptz, t.completed_at),
+    error = coalesce(c.error, t.error), output = coalesce(c.output::json, t.output)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[],
+            $8::text[], $9::text[], $10::text[])
+    AS c(execution_id, task_id, tenant, status, attempt, agent, started, completed, error, output)
+WHERE t.execution_id = c.execution_id AND t.task_id = c.task_id
+"""
+CHANGED_COLUMNS = 10
+
+
+@dataclass(slots=True)
+class Row:
+    """What a batch says of one task; field order is the statements'."""
+
+    execution_id: str
+    task_id: str
+    tenant: str
+    status: str = ""
+    attempt: int = 0
+    agent: str | None = None
+    started: str | None = None
+    completed: str | None = None
+    error: str | None = None
+    output: str | None = None
+    role: str | None = None
+    phase: int = 0
+    priority: int = 0
+    scheduled: str | None = None
+
+
+def apply(events: Sequence[Event]) -> list[Statement]:
+    """The statements that bring the table from before these events to after them."""
+    rows: dict[tuple[str, str], Row] = {}
+    for event in events:
+        key = (event.root, event.data["task"])
+        row = rows.get(key)
+        if row is None:
+            row = rows[key] = Row(event.root, key[1], event.tenant)
+        _fold(row, event)
+    begun = [_values(row) for row in rows.values() if row.scheduled is not None]
+    others = [_values(row)[:CHANGED_COLUMNS] for row in rows.values() if row.scheduled is None]
+    statements = [(SCHEDULE, columns(begun))] if begun else []
+    return [*statements, (CHANGE, columns(others))] if others else statements
+
+
+def _values(row: Row) -> tuple[Any, ...]:
+    return (
+        row.execution_id,
+        row.task_id,
+        row.tenant,
+        row.status,
+        row.attempt,
+        row.agent,
+        row.started,
+        row.completed,
+        row.error,
+        row.output,
+        row.role,
+        row.phase,
+        row.priority,
+        row.scheduled,
+    )
+
+
+def _fold(row: Row, event: Event) -> None:
+    data = event.data
+    row.attempt = data["attempt"]
+    match event.type:
+        case "TaskScheduled":
+            row.status, row.scheduled = "scheduled", event.time
+            row.role, row.phase, row.priority = data["role"], data["phase"], data["priority"]
+            row.agent = row.started = row.completed = row.output = None
+        case "TaskStarted":
+            row.status, row.agent = "running", data["agent"]
+            row.started = began(data.get("started_at"), event.time)
+        case "TaskCompleted":
+            row.status, row.agent, row.completed = "completed", data["agent"], event.time
+            if data["output"] is not None:
+                row.output = orjson.dumps(data["output"]).decode()
+        case "TaskFailed":
+            row.status = "pending" if data["retried"] else "failed"
+            row.agent, row.completed, row.error = data["agent"], event.time, data["error"]
+        case "TaskCancelled":
+            row.status, row.completed = "cancelled", event.time
+
+
+def began(said: Any, recorded: str) -> str:
+    """When the agent says that it began, if that is a time and not in our future; else when we
+    heard of it. It comes from outside, and what is no time would stop the read model.
+    """
+    try:
+        when = datetime.fromisoformat(said)
+        known = datetime.fromisoformat(recorded)
+        return str(when.isoformat()) if when <= known and when.year > 1 else recorded
+    except (TypeError, ValueError):
+        return recorded
+
+
+TASKS = Projection(
+    name="tasks",
+    version=1,
+    tables=("tasks",),
+    types=frozenset(
+        {"TaskScheduled", "TaskStarted", "TaskCompleted", "TaskFailed", "TaskCancelled"}
+    ),
+    apply=apply,
+)
