@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg
+from redis.asyncio import Redis
 
 from streams.embedded import embedded
 
 DOCKER_S_MAX = 2.0  # an engine that is there answers at once
 POSTGRES_IMAGE = "postgres:17"
 REDIS_IMAGE = "redis:7"
+
+# Redis has 16 logical databases; 0 is left alone, since a given server may be somebody's own.
+_redis_databases = itertools.cycle(range(1, 16))
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,38 @@ def servers_for_tests() -> Iterator[Endpoints]:
     else:
         with scratch_directory() as data_dir, embedded(data_dir) as servers:
             yield Endpoints(servers.database_url, servers.redis_url)
+
+
+@asynccontextmanager
+async def fresh_database(server_url: str) -> AsyncIterator[str]:
+    """The URL of a migrated database, dropped afterwards with whoever is still connected."""
+    from migrations.apply import migrate
+
+    name = f"test_{uuid4().hex}"
+    await _execute(server_url, f"CREATE DATABASE {name}")
+    try:
+        url = urlsplit(server_url)._replace(path=f"/{name}").geturl()
+        await migrate(url)
+        yield url
+    finally:
+        await _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def empty_redis(server_url: str) -> str:
+    """The URL of an empty logical database; the fifteenth next caller gets the same one."""
+    number = next(_redis_databases)
+    url = urlsplit(server_url)._replace(path=f"/{number}").geturl()
+    async with Redis.from_url(url) as client:
+        await client.flushdb()
+    return url
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 @contextmanager
