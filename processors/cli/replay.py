@@ -1,0 +1,175 @@
+"""`orchestrator replay`: what an execution's state was, folded from its stored events."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from processors.cli import output
+from processors.cli.exits import Code, NotFound, run
+
+if TYPE_CHECKING:
+    from aggregates.execution_state import Execution
+    from streams.logs.postgres import PostgresLog
+    from streams.message import Event
+
+TASKS_SHOWN = 40
+
+
+@dataclass(slots=True)
+class Moment:
+    """How far to fold: up to a position, up to a time, or everything."""
+
+    position: int | None = None
+    time: datetime | None = None
+
+    def includes(self, event: Event) -> bool:
+        """Whether the event had happened then."""
+        if self.position is not None:
+            return event.position <= self.position
+        return self.time is None or datetime.fromisoformat(event.time) <= self.time
+
+
+def replay(
+    execution: str = typer.Argument(help="The execution's id."),
+    at: str | None = typer.Option(
+        None, metavar="POSITION|TIME", help="Up to this position or time (ISO 8601, UTC)."
+    ),
+    check: bool = typer.Option(
+        False, "--check", help="Compare with the read models; exit 1 on a difference."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the state as JSON."),
+) -> None:
+    """Fold an execution's events and show its state then: the audit's answer, not the read model's.
+
+    Example:  orchestrator replay EXECUTION --at 2026-01-31T12:00:00Z
+    """
+    if check and at is not None:
+        raise typer.BadParameter("--check compares the present; leave --at out")
+    moment = _moment(at)
+
+    async def fold() -> tuple[dict[str, Any], list[str]]:
+        from processors.cli.checks import differences
+        from processors.cli.engine import reading
+
+        async with reading() as log:
+            found = await folded(log, execution, moment)
+            return found, await differences(log, found) if check else []
+
+    state, wrong = run(fold, as_json=as_json)
+    if as_json:
+        output.as_json(state | ({"differences": wrong} if check else {}))
+    else:
+        _show(state)
+    for difference in wrong:
+        output.error(f"The read model differs: {difference}.")
+    if wrong:
+        raise typer.Exit(Code.REFUSED)
+    if check and not as_json:
+        typer.echo("The read models say the same.")
+
+
+async def folded(log: PostgresLog, execution: str, moment: Moment) -> dict[str, Any]:
+    """The execution's state at a moment, described; raises NotFound."""
+    from aggregates.execution import EXECUTION
+    from processors.blueprints import Blueprints, attach
+    from processors.cli.history import History
+    from processors.vocabulary import Vocabulary
+    from streams.codec import decode_event
+    from streams.partition import partition_of
+
+    partition = partition_of(execution, await log.partitions())
+    history = History(log, {partition: 0}, f"{EXECUTION.name}/{execution}")
+    names, plans = Vocabulary(), Blueprints(log)
+    state, last, count = EXECUTION.initial(execution), None, 0
+    async for page in history.pages():
+        for row in page:
+            event = decode_event(row.message)
+            if not moment.includes(event):
+                break
+            last, count = event, count + 1
+            typed = names.event(event)
+            if typed is None:
+                continue
+            if reference := EXECUTION.reference(typed):
+                attach(EXECUTION, typed, await plans.find([reference]))
+            state = EXECUTION.evolve(state, typed)
+        else:
+            continue
+        break
+    if last is None:
+        raise NotFound(f"There are no events of the execution {execution} up to then.")
+    return _described(state, last, count)
+
+
+def _moment(at: str | None) -> Moment:
+    if at is None:
+        return Moment()
+    if at.isdecimal():
+        return Moment(position=int(at))
+    try:
+        time = datetime.fromisoformat(at)
+    except ValueError:
+        raise typer.BadParameter(
+            f"--at is a position or a time such as 2026-01-31T12:00Z: {at!r}"
+        ) from None
+    return Moment(time=time if time.tzinfo else time.replace(tzinfo=UTC))
+
+
+def _described(state: Execution, last: Event, count: int) -> dict[str, Any]:
+    from aggregates.execution_state import TASK_STATUSES
+
+    plan = state.plan
+    ids = plan.ids if plan else ()
+    statuses = [TASK_STATUSES[status] for status in state.task_status]
+    return {
+        "execution_id": state.id,
+        "workflow_id": state.workflow_id,
+        "revision": state.revision,
+        "status": state.status,
+        "phase": state.phase,
+        "phases": plan.phases if plan else 0,
+        "partition": last.partition,
+        "position": last.position,
+        "version": last.version,
+        "time": last.time,
+        "events": count,
+        "counts": dict(Counter(statuses)),
+        "tasks": [
+            {
+                "task_id": task_id,
+                "status": statuses[task],
+                "attempt": state.attempts[task],
+                "agent": state.agents.get(task),
+            }
+            for task, task_id in enumerate(ids)
+        ],
+    }
+
+
+def _show(state: dict[str, Any]) -> None:
+    counts = ", ".join(f"{n:,} {name}" for name, n in state["counts"].items())
+    output.facts(
+        [
+            ("execution", state["execution_id"]),
+            ("workflow", f"{state['workflow_id']} in revision {state['revision']}"),
+            ("status", state["status"]),
+            ("phase", f"{state['phase']} of {state['phases']}"),
+            ("tasks", counts),
+            ("as of", f"{state['time']}, partition {state['partition']}/{state['position']}"),
+            ("events", state["events"]),
+        ]
+    )
+    # What is under way says most, so it comes first.
+    order = {name: n for n, name in enumerate(("running", "scheduled", "failed", "cancelled"))}
+    tasks = sorted(state["tasks"], key=lambda task: order.get(task["status"], len(order)))
+    output.rows(
+        ("task", "status", "attempt#", "agent"),
+        [tuple(task.values()) for task in tasks[:TASKS_SHOWN]],
+    )
+    if len(tasks) > TASKS_SHOWN:
+        output.note(f"… {len(tasks) - TASKS_SHOWN:,} more tasks; --json lists all.")

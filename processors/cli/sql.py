@@ -1,0 +1,100 @@
+"""Every statement of the command line, with a name and a sentence."""
+
+HEADS = """
+SELECT partition, position FROM cursors WHERE consumer = 'commands' AND partition = ANY($1::int[])
+"""
+"""How far the partitions reach."""
+
+_WANTED = "($4::text IS NULL OR subject = $4) AND ($5::text[] IS NULL OR type = ANY($5))"
+
+EVENTS = f"""
+SELECT e.partition, e.position, e.message
+FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS span(partition, after, head)
+CROSS JOIN LATERAL (
+    SELECT partition, position, message FROM events
+    WHERE partition = span.partition AND position > span.after AND position <= span.head
+      AND {_WANTED}
+    ORDER BY position LIMIT $6
+) AS e
+ORDER BY e.message->>'time', e.partition, e.position
+"""  # noqa: S608
+"""The next events of some partitions, each between two positions."""
+
+NEWEST = """
+SELECT e.partition, e.position, e.message
+FROM unnest($1::int[], $2::bigint[]) AS span(partition, head)
+CROSS JOIN LATERAL (
+    SELECT partition, position, message FROM events
+    WHERE partition = span.partition AND position <= span.head
+      AND ($3::text IS NULL OR subject = $3) AND ($4::text[] IS NULL OR type = ANY($4))
+    ORDER BY position DESC LIMIT $5
+) AS e
+ORDER BY e.message->>'time', e.partition, e.position
+"""
+"""The newest events of some partitions."""
+
+SPAN = """
+SELECT h.first_position, h.last_position, c.position
+FROM cursors AS c LEFT JOIN histories AS h ON h.subject = $1 AND h.partition = c.partition
+WHERE c.consumer = $2 AND c.partition = $3
+"""
+"""Where an aggregate's events lie, and up to which position that is known."""
+
+ROLES = "SELECT DISTINCT json_object_keys(body->'agents') FROM definitions"
+"""Every role that a workflow asks for."""
+
+EVENTS_IN_ALL = "SELECT coalesce(sum(position), 0)::bigint FROM cursors WHERE consumer = 'commands'"
+"""The log's length: positions have no gaps."""
+
+_RUN = """
+SELECT execution_id, workflow_id, workflow_name, status, split_part(current_phase, '/', 1), phases,
+       tasks_total, tasks_completed, tasks_running, tasks_scheduled, tasks_failed, attempts_failed,
+       started_at, completed_at, reason
+FROM executions
+"""
+
+RUNS = f"{_RUN} WHERE execution_id = ANY($1::text[]) ORDER BY started_at, execution_id"
+"""Some executions, in the order in which they started."""
+
+NEWEST_RUNS = f"{_RUN} ORDER BY started_at DESC, execution_id DESC LIMIT $1"
+"""The newest executions."""
+
+PHASES = """
+SELECT phase,
+       count(*) FILTER (WHERE status = 'completed') AS completed,
+       count(*) FILTER (WHERE status = 'running') AS running,
+       count(*) FILTER (WHERE status IN ('scheduled', 'pending')) AS waiting,
+       count(*) FILTER (WHERE status = 'failed') AS failed,
+       count(*) FILTER (WHERE status = 'cancelled') AS cancelled
+FROM tasks WHERE execution_id = $1 GROUP BY phase ORDER BY phase
+"""
+"""How an execution's tasks stand, by phase; those that were never scheduled are not counted."""
+
+OPEN_TASKS = """
+SELECT task_id, agent_role, status, attempt, agent_id, error FROM tasks
+WHERE execution_id = $1 AND status NOT IN ('completed', 'cancelled')
+ORDER BY status = 'failed' DESC, status = 'running' DESC, priority DESC, task_id
+"""
+"""What failed, what is under way and what waits."""
+
+TASK_STATES = "SELECT task_id, status, attempt, agent_id FROM tasks WHERE execution_id = $1"
+"""Every task that was ever scheduled, as the read model has it."""
+
+EVENTS_OF = """
+SELECT aggregate_id, max(version) FROM audit
+WHERE subject = ANY($1::text[]) AND type LIKE 'Execution%' GROUP BY aggregate_id
+"""
+"""How many events executions have: their versions count them."""
+
+SLOWEST_TASKS = """
+SELECT task_id, agent_role, agent_id, completed_at - started_at AS took
+FROM tasks WHERE status = 'completed' ORDER BY took DESC NULLS LAST, task_id LIMIT 3
+"""
+"""Where the time went."""
+
+COORDINATION = """
+SELECT status, count(*) AS executions, round(avg(coordination_overhead)::numeric, 3) AS overhead,
+       max(total_runtime) AS longest
+FROM execution_performance GROUP BY status ORDER BY status
+"""
+"""What the coordination cost."""
