@@ -1,4 +1,4 @@
-"""A worker as a process of its own for tests: says its name, can freeze at a moment, says its counts.
+"""A worker in a process of its own for tests: can freeze at a moment, and says what it counted.
 
     python -m tests.system.child commands,managers 0.6
 

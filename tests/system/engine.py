@@ -164,6 +164,21 @@ async def completed(
     await until(all_of_them, f"the end of {len(wanted)} executions", patience_s)
 
 
+async def projected(on: Engine, patience_s: float = PATIENCE_S) -> None:
+    """Wait until the read models have everything that is in the log."""
+
+    async def caught_up() -> bool:
+        behind = await on.pool.fetchval(
+            "SELECT count(*) FROM cursors AS head LEFT JOIN cursors AS reader"
+            " ON reader.partition = head.partition AND reader.consumer = 'projections'"
+            " WHERE head.consumer = 'commands'"
+            " AND head.position > coalesce(reader.position, 0)"
+        )
+        return bool(behind == 0)
+
+    await until(caught_up, "the read models", patience_s)
+
+
 class Process:
     """A worker in a process of its own; see `tests.system.child` for what it tells."""
 

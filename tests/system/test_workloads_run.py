@@ -16,8 +16,8 @@ from processors.settings import Addresses
 from processors.vocabulary import Vocabulary
 from streams.chain import verify
 from streams.codec import decode_event
-from tests.system import checks
-from tests.system.engine import WORKLOADS, Engine, agents, completed, engine
+from tests.system import checks, read_models
+from tests.system.engine import WORKLOADS, Engine, agents, completed, engine, projected
 
 OPEN = (
     sorted(file["file"] for file in json.loads((WORKLOADS / "open/manifest.json").read_bytes()))
@@ -96,6 +96,10 @@ async def whole(on: Engine, ran: dict[str, dict[str, Any]]) -> None:
     for partition in range(16):
         assert (await verify(on.client.log, partition)).ok
     assert await fold_equals_live(on, log_events) == 2 * len(ran)
+    await projected(on)
+    counted = await read_models.equal_the_fold(on.pool, log_events)
+    assert counted["executions"] == counted["workflows"] == len(ran)
+    assert counted["tasks"] == sum(len(document["tasks"]) for document in ran.values())
     assert await checks.mirror(on.pool, on.client.bus.redis) > 0
     counters = on.processor.counters
     assert (counters.refusals, counters.dead_letters, counters.fenced) == (0, 0, 0)

@@ -1,0 +1,168 @@
+"""The rows that the read models must have after a history, folded one event at a time.
+
+The projections write whole batches with set-based SQL and differences; this goes the other way,
+event by event to whole rows, and shares nothing with them (I13).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+
+import asyncpg
+
+from tests.system.checks import Json
+
+Rows = dict[tuple[str, ...], Json]
+
+KEYS = {
+    "workflows": ("workflow_id",),
+    "executions": ("execution_id",),
+    "tasks": ("execution_id", "task_id"),
+    "agents": ("agent_id",),
+    "histories": ("subject",),
+}
+ENDINGS = {
+    "ExecutionCompleted": "completed",
+    "ExecutionFailed": "failed",
+    "ExecutionCancelled": "cancelled",
+}
+
+
+async def equal_the_fold(pool: asyncpg.Pool, history: dict[int, list[Json]]) -> dict[str, int]:
+    """Every table holds exactly the rows that the events mean; returns how many."""
+    expected = fold(event for events in history.values() for event in events)
+    counted = {}
+    for table, keys in KEYS.items():
+        rows = [dict(row) for row in await pool.fetch(f"SELECT * FROM {table}")]
+        found = {tuple(row[key] for key in keys): _parsed(row) for row in rows}
+        wanted = expected[table]
+        assert found.keys() == wanted.keys(), table
+        for key, row in wanted.items():
+            assert found[key] == row, f"{table} {key}"
+        counted[table] = len(found)
+    return counted
+
+
+def fold(events: Iterable[Json]) -> dict[str, Rows]:
+    """The tables after these events, which are in order within each partition."""
+    tables: dict[str, Rows] = {table: {} for table in KEYS}
+    for event in events:
+        kind, _, root = event["subject"].partition("/")
+        span = tables["histories"].setdefault(
+            (event["subject"],),
+            {
+                "subject": event["subject"],
+                "partition": event["partition"],
+                "first_position": event["position"],
+            },
+        )
+        span["last_position"] = event["position"]
+        if event["type"] != "CommandRejected":
+            _FOLDS[kind](tables, root, event, event["data"], _time(event["time"]))
+    for (execution_id,), row in tables["executions"].items():
+        _count(row, [r for (e, _), r in tables["tasks"].items() if e == execution_id])
+    return tables
+
+
+def _workflow(tables: dict[str, Rows], root: str, event: Json, data: Json, time: datetime) -> None:
+    row = tables["workflows"].setdefault((root,), {"created_at": time, "status": "active"})
+    row["updated_at"] = time
+    if event["type"] == "WorkflowArchived":
+        row["status"] = "archived"
+    else:
+        row |= {"workflow_id": root, "tenant": event["tenant"]} | data
+
+
+def _agent(tables: dict[str, Rows], root: str, event: Json, data: Json, time: datetime) -> None:
+    row = tables["agents"].setdefault((root,), {"registered_at": time})
+    row["updated_at"] = time
+    if event["type"] == "AgentRegistered":
+        row |= {"agent_id": root, "tenant": event["tenant"], "status": "active"}
+        row |= {name: data[name] for name in ("name", "roles", "capabilities", "capacity")}
+    else:
+        row["status"] = {"AgentDrained": "draining"}.get(event["type"], "deregistered")
+
+
+def _execution(tables: dict[str, Rows], root: str, event: Json, data: Json, time: datetime) -> None:
+    kind = event["type"]
+    if kind == "ExecutionStarted":
+        tables["executions"][root,] = {
+            "execution_id": root,
+            "tenant": event["tenant"],
+            "workflow_id": data["workflow_id"],
+            "workflow_name": data["name"],
+            "revision": data["revision"],
+            "status": "executing",
+            "current_phase": f"0/{data['phases']}",
+            "phases": data["phases"],
+            "tasks_total": data["tasks"],
+            "attempts_failed": 0,
+            "input": data["input"],
+            "output": None,
+            "reason": None,
+            "started_at": time,
+            "completed_at": None,
+            "partition": event["partition"],
+            "first_position": event["position"],
+        }
+    row = tables["executions"][root,]
+    row |= {"updated_at": time, "last_position": event["position"]}
+    if kind in ENDINGS:
+        row |= {"status": ENDINGS[kind], "completed_at": time}
+    elif kind in ("ExecutionPaused", "ExecutionResumed"):
+        row["status"] = "paused" if kind == "ExecutionPaused" else "executing"
+    elif kind == "PhaseEntered":
+        row["current_phase"] = f"{data['phase']}/{data['of']}"
+    elif kind.startswith("Task"):
+        _task(tables, root, event, data, time)
+        row["attempts_failed"] += kind == "TaskFailed"
+    if kind in ENDINGS or kind in ("ExecutionPaused", "ExecutionResumed"):
+        row["output"] = data.get("output", row["output"])
+        row["reason"] = data.get("reason", row["reason"])
+
+
+def _task(tables: dict[str, Rows], root: str, event: Json, data: Json, time: datetime) -> None:
+    row = tables["tasks"].setdefault(
+        (root, data["task"]),
+        {"execution_id": root, "task_id": data["task"], "tenant": event["tenant"], "error": None},
+    )
+    row["attempt"] = data["attempt"]
+    match event["type"]:
+        case "TaskScheduled":
+            row |= {"status": "scheduled", "agent_role": data["role"], "phase": data["phase"]}
+            row |= {"priority": data["priority"], "scheduled_at": time, "started_at": None}
+            row |= {"completed_at": None, "agent_id": None, "output": None}
+        case "TaskStarted":
+            row |= {"status": "running", "agent_id": data["agent"]}
+            row["started_at"] = min(time, _time(data["started_at"] or event["time"]))
+        case "TaskCompleted":
+            row |= {"status": "completed", "agent_id": data["agent"], "completed_at": time}
+            row["output"] = data["output"]
+        case "TaskFailed":
+            row |= {"status": "pending" if data["retried"] else "failed", "error": data["error"]}
+            row |= {"agent_id": data["agent"], "completed_at": time}
+        case "TaskCancelled":
+            row |= {"status": "cancelled", "completed_at": time}
+
+
+def _count(row: Json, tasks: list[Json]) -> None:
+    counted = Counter(task["status"] for task in tasks)
+    for status in ("scheduled", "running", "completed", "failed", "cancelled"):
+        row[f"tasks_{status}"] = counted[status]
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _parsed(row: Json) -> Json:
+    """The same row, its JSON columns as values."""
+    return row | {
+        name: json.loads(row[name]) for name in ("input", "output") if row.get(name) is not None
+    }
+
+
+_FOLDS = {"workflow": _workflow, "agent": _agent, "execution": _execution}
