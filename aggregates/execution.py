@@ -7,185 +7,42 @@ here; a turn of the task graph is the task's attempt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from aggregates.decider import Blueprint, Decider, Reference
-from aggregates.execution_state import (
-    CANCELLED,
-    COMPLETED,
-    FAILED,
-    PENDING,
-    RUNNING,
-    SCHEDULED,
-    Execution,
+from aggregates.execution_answers import accept, unsaid_start
+from aggregates.execution_messages import (
+    COMMANDS,
+    EVENTS,
+    CancelExecution,
+    CompleteTask,
+    ExecutionCancelled,
+    ExecutionCompleted,
+    ExecutionFailed,
+    ExecutionPaused,
+    ExecutionResumed,
+    ExecutionStarted,
+    FailTask,
+    PauseExecution,
+    PhaseEntered,
+    ResumeExecution,
+    StartExecution,
+    StartTask,
+    TaskCancelled,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TaskStarted,
 )
-from aggregates.problem import Refused
-from aggregates.schedule import choose, retry_delay_ms
+from aggregates.execution_state import PENDING, RUNNING, SCHEDULED, Execution
+from aggregates.problem import Refused, bounded
+from aggregates.schedule import choose, may_retry, retry_delay_ms
 
 OUTPUT_TASKS_MAX = 16
 """An execution's output carries those of its last tasks, up to so many (each is bounded itself)."""
 
-
-# Commands ---------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class StartExecution:
-    """Run one revision of a workflow (0: the newest)."""
-
-    workflow_id: str
-    revision: int = 0
-    input: Any = None
-    max_parallel_tasks: int | None = None
-    _blueprint: Blueprint | None = field(default=None, init=False)
-
-
-@dataclass(slots=True)
-class StartTask:
-    """An agent says that it has begun an attempt; may be left out before Complete or Fail."""
-
-    task: str
-    attempt: int
-    agent: str
-
-
-@dataclass(slots=True)
-class CompleteTask:
-    """An agent delivers the output of an attempt."""
-
-    task: str
-    attempt: int
-    agent: str
-    output: Any = None
-    started_at: str | None = None
-
-
-@dataclass(slots=True)
-class FailTask:
-    """An agent could not do an attempt; `retryable` false ends the task at once."""
-
-    task: str
-    attempt: int
-    agent: str
-    error: str
-    retryable: bool = True
-    started_at: str | None = None
-
-
-@dataclass(slots=True)
-class PauseExecution:
-    """Schedule nothing new; what runs may finish."""
-
-    reason: str = ""
-
-
-@dataclass(slots=True)
-class ResumeExecution:
-    """Go on after a pause."""
-
-    reason: str = ""
-
-
-@dataclass(slots=True)
-class CancelExecution:
-    """End the execution; answers that arrive later are refused and recorded."""
-
-    reason: str = ""
-
-
-# Events: names and fields are what is stored; change them only with an upcaster ------------------
-
-
-@dataclass(slots=True)
-class ExecutionStarted:
-    workflow_id: str
-    revision: int
-    digest: str
-    name: str
-    tasks: int
-    phases: int
-    max_parallel_tasks: int
-    input: Any = None
-    _blueprint: Blueprint | None = field(default=None, repr=False, compare=False)
-
-
-@dataclass(slots=True)
-class PhaseEntered:
-    phase: int
-    of: int
-
-
-@dataclass(slots=True)
-class TaskScheduled:
-    task: str
-    attempt: int
-    role: str
-    phase: int
-    priority: int = 0
-    delay_ms: int = 0
-
-
-@dataclass(slots=True)
-class TaskStarted:
-    task: str
-    attempt: int
-    agent: str
-    started_at: str | None = None
-
-
-@dataclass(slots=True)
-class TaskCompleted:
-    task: str
-    attempt: int
-    agent: str
-    output: Any = None
-
-
-@dataclass(slots=True)
-class TaskFailed:
-    task: str
-    attempt: int
-    agent: str
-    error: str
-    retried: bool
-
-
-@dataclass(slots=True)
-class TaskCancelled:
-    task: str
-    attempt: int
-
-
-@dataclass(slots=True)
-class ExecutionPaused:
-    reason: str
-
-
-@dataclass(slots=True)
-class ExecutionResumed:
-    reason: str
-
-
-@dataclass(slots=True)
-class ExecutionCompleted:
-    tasks: int
-    output: dict[str, Any] | None = None
-
-
-@dataclass(slots=True)
-class ExecutionFailed:
-    reason: str
-    task: str | None = None
-
-
-@dataclass(slots=True)
-class ExecutionCancelled:
-    reason: str
-
-
-# Decisions --------------------------------------------------------------------------------------
+REVISION_MAX = 2**31 - 1  # what the log's column holds; a larger one is looked for nowhere
 
 
 def decide(state: Execution, command: Any, now: datetime) -> list[Any]:
@@ -257,17 +114,17 @@ def _start(state: Execution, command: StartExecution) -> list[Any]:
 
 
 def _begin(state: Execution, command: StartTask) -> list[Any]:
-    task = _attempt(state, command)
+    task = accept(state, command)
     if task is None or state.task_status[task] == RUNNING:
         return []
     return [TaskStarted(command.task, command.attempt, command.agent)]
 
 
 def _complete(state: Execution, command: CompleteTask) -> list[Any]:
-    task = _attempt(state, command)
+    task = accept(state, command)
     if task is None:
         return []
-    events = _started(state, task, command)
+    events = unsaid_start(state, task, command)
     events.append(TaskCompleted(command.task, command.attempt, command.agent, command.output))
     events += _phases(state, task)
     if state.done + 1 == len(state.task_status):
@@ -279,48 +136,19 @@ def _complete(state: Execution, command: CompleteTask) -> list[Any]:
 
 
 def _fail(state: Execution, command: FailTask) -> list[Any]:
-    task = _attempt(state, command)
+    task = accept(state, command)
     if task is None:
         return []
     assert state.plan is not None
     policy = state.plan.definition.tasks[task].retry_policy
-    retried = command.retryable and command.attempt < policy.max_attempts
-    events = _started(state, task, command)
+    retried = command.retryable and may_retry(policy, command.attempt, command.error)
+    events = unsaid_start(state, task, command)
     events.append(TaskFailed(command.task, command.attempt, command.agent, command.error, retried))
     if retried:
         return events + _schedule(state, [task], state.in_flight - 1, leaving=task)
     events += _cancel_open(state, but=task)
-    reason = f"The task failed in attempt {command.attempt}: {command.error}"
+    reason = bounded(f"The task failed in attempt {command.attempt}: {command.error}")
     return [*events, ExecutionFailed(reason, command.task)]
-
-
-def _attempt(state: Execution, said: StartTask | CompleteTask | FailTask) -> int | None:
-    """The task that an answer is about; None where the same answer was accepted before."""
-    assert state.plan is not None
-    task = state.plan.index.get(said.task)
-    if task is None:
-        raise Refused("UNKNOWN_TASK", f"The execution {state.id} has no task {said.task!r}.")
-    status, current = state.task_status[task], state.attempts[task]
-    if said.attempt != current or status == PENDING:
-        raise Refused(
-            "LATE_ANSWER",
-            f"The task {said.task!r} is in attempt {current}, the answer is for {said.attempt}.",
-        )
-    holder = state.agents.get(task)
-    if holder is not None and holder != said.agent:
-        raise Refused("NOT_YOURS", f"The task {said.task!r} is held by another agent.")
-    if status in (SCHEDULED, RUNNING):
-        return task
-    expected = FAILED if isinstance(said, FailTask) else COMPLETED
-    if status == expected or isinstance(said, StartTask):
-        return None
-    raise Refused("LATE_ANSWER", f"The task {said.task!r} has ended otherwise.")
-
-
-def _started(state: Execution, task: int, said: CompleteTask | FailTask) -> list[Any]:
-    if state.task_status[task] == RUNNING:
-        return []
-    return [TaskStarted(said.task, said.attempt, said.agent, said.started_at)]
 
 
 def _phases(state: Execution, task: int) -> list[Any]:
@@ -363,11 +191,14 @@ def _schedule(
 
 
 def _cancel_open(state: Execution, but: int | None = None) -> list[Any]:
+    """What has begun must end: tasks in flight, and those that wait for a further attempt."""
     assert state.plan is not None
     return [
-        TaskCancelled(state.plan.ids[task], state.attempts[task])
-        for task, status in enumerate(state.task_status)
-        if status in (SCHEDULED, RUNNING) and task != but
+        TaskCancelled(state.plan.ids[task], attempt)
+        for task, (status, attempt) in enumerate(
+            zip(state.task_status, state.attempts, strict=True)
+        )
+        if task != but and (status in (SCHEDULED, RUNNING) or (status == PENDING and attempt))
     ]
 
 
@@ -400,7 +231,7 @@ def evolve(state: Execution, event: Any) -> Execution:
         case TaskFailed():
             state.failed(event.task, event.retried)
         case TaskCancelled():
-            state.ended(event.task, CANCELLED)
+            state.cancelled(event.task)
         case ExecutionPaused():
             state.status = "paused"
         case ExecutionResumed():
@@ -417,6 +248,8 @@ def evolve(state: Execution, event: Any) -> Execution:
 def reference(of: Any) -> Reference | None:
     """The workflow revision that a command, an event or a dumped state refers to."""
     match of:
+        case StartExecution() if not 0 <= of.revision <= REVISION_MAX:
+            return None
         case StartExecution() | ExecutionStarted():
             return Reference(of.workflow_id, of.revision)
         case {"workflow_id": str(workflow_id), "revision": int(revision)}:
@@ -426,29 +259,8 @@ def reference(of: Any) -> Reference | None:
 
 EXECUTION = Decider(
     name="execution",
-    commands=(
-        StartExecution,
-        StartTask,
-        CompleteTask,
-        FailTask,
-        PauseExecution,
-        ResumeExecution,
-        CancelExecution,
-    ),
-    events=(
-        ExecutionStarted,
-        PhaseEntered,
-        TaskScheduled,
-        TaskStarted,
-        TaskCompleted,
-        TaskFailed,
-        TaskCancelled,
-        ExecutionPaused,
-        ExecutionResumed,
-        ExecutionCompleted,
-        ExecutionFailed,
-        ExecutionCancelled,
-    ),
+    commands=COMMANDS,
+    events=EVENTS,
     initial=Execution,
     decide=decide,
     evolve=evolve,

@@ -113,17 +113,18 @@ class Execution:
         self.task_status[task] = RUNNING
         self.agents[task] = agent
 
-    def ended(self, task_id: str, status: int) -> int:
+    def _ended(self, task_id: str, status: int) -> int:
         """The attempt is over; returns the task's number."""
         task = self._task(task_id)
+        if self.task_status[task] in (SCHEDULED, RUNNING):
+            self.in_flight -= 1
+            self.alone = False
         self.task_status[task] = status
-        self.in_flight -= 1
-        self.alone = False
         return task
 
     def completed(self, task_id: str, output: Any) -> None:
         """The task's successors wait for one task less."""
-        task = self.ended(task_id, COMPLETED)
+        task = self._ended(task_id, COMPLETED)
         plan = self.plan
         assert plan is not None
         self.done += 1
@@ -136,11 +137,20 @@ class Execution:
                 heappush(self.ready, self._rank(successor))
 
     def failed(self, task_id: str, retried: bool) -> None:
-        """The attempt failed; a retried task is ready again."""
-        task = self.ended(task_id, PENDING if retried else FAILED)
+        """The attempt failed; a retried task is ready again.
+
+        Who failed stays known until the next attempt has begun: said twice, it counts once.
+        """
+        task = self._ended(task_id, PENDING if retried else FAILED)
         if retried:
-            self.agents.pop(task, None)
             heappush(self.ready, self._rank(task))
+
+    def cancelled(self, task_id: str) -> None:
+        """The task has ended with its execution, held by somebody or not."""
+        task = self._task(task_id)
+        if self.task_status[task] == SCHEDULED:
+            self.agents.pop(task, None)  # whoever failed the attempt before
+        self._ended(task_id, CANCELLED)
 
     def end(self, status: str) -> None:
         """Nothing is scheduled any more."""

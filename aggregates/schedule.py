@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from hashlib import sha256
 from heapq import nsmallest
-from typing import Any
 
+from aggregates.definition import RetryPolicy
 from aggregates.execution_state import Execution
 
-RETRY_DELAY_MS_MAX = 3_600_000
+RETRY_DELAY_MS_MAX = 86_400_000  # as the longest back-off that a definition may ask for
 
 
 def choose(
@@ -40,7 +40,25 @@ def choose(
     return chosen
 
 
-def retry_delay_ms(policy: Any, attempt: int, seed: str) -> int:
+def may_retry(policy: RetryPolicy, attempt: int, error: str) -> bool:
+    """Whether an attempt that failed with this error may be followed by another."""
+    if attempt >= policy.max_attempts:
+        return False
+    return not any(_named(error, name) for name in policy.non_retryable_errors)
+
+
+def _named(error: str, name: str) -> bool:
+    """Whether an error begins with a name, which ends where a word ends.
+
+    `ValueError` names "ValueError" and "ValueError: no such column", and no "ValueErrors".
+    """
+    if not name or not error.startswith(name):
+        return False
+    after = error[len(name) : len(name) + 1]
+    return not (after.isalnum() or after == "_")
+
+
+def retry_delay_ms(policy: RetryPolicy, attempt: int, seed: str) -> int:
     """Milliseconds before an attempt may start: exponential, with jitter drawn from the seed."""
     if attempt <= 1:
         return 0
@@ -49,5 +67,4 @@ def retry_delay_ms(policy: Any, attempt: int, seed: str) -> int:
         policy.max_backoff_seconds,
     )
     share = int.from_bytes(sha256(f"{seed}/{attempt}".encode()).digest()[:4]) / 2**32
-    spread = policy.jitter if isinstance(policy.jitter, float) else 0.5 if policy.jitter else 0.0
-    return min(int(seconds * (1 - spread * share) * 1000), RETRY_DELAY_MS_MAX)
+    return min(int(seconds * (1 - policy.jitter * share) * 1000), RETRY_DELAY_MS_MAX)
