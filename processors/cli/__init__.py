@@ -4,5 +4,7 @@
 def main() -> None:
     """The entry point `orchestrator`."""
     from processors.cli.app import app
+    from processors.cli.exits import explained
 
-    app()
+    with explained():
+        app()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from streams.logs.postgres import PostgresLog
 
 POLL_S = 1.0  # how long a role waits that shows up for the first time
+GRACE_S = 0.3  # nobody misses a simulated task; whoever was told to stop should soon have done so
 ROLES_A_HOST = 500  # a host names all its streams in every read
 
 
@@ -84,11 +85,17 @@ async def _serve(
 async def _host(
     redis_url: str, roles: Sequence[str], pool: tuple[int, float], name: str, partitions: int
 ) -> None:
-    from processors.agents import run_agents, simulated_agents
+    from processors.agents import AgentHost, register, simulated_agents
 
     per_role, factor = pool
     agents = simulated_agents(roles, per_role=per_role, factor=factor)
-    await run_agents(redis_url, agents, name=name, partitions=partitions)
+    host = AgentHost(redis_url, agents, name=name)
+    host.start()
+    try:
+        await register(host.bus, agents, partitions)
+        await host.ended()
+    finally:
+        await host.stop(GRACE_S)
 
 
 async def _roles(log: PostgresLog) -> list[str]:

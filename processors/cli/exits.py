@@ -64,17 +64,17 @@ def explained(as_json: bool = False) -> Iterator[None]:
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except (KeyboardInterrupt, asyncio.CancelledError):
-        raise typer.Exit(Code.INTERRUPTED) from None
+        sys.exit(Code.INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has had enough (`| head`); a flush at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(Code.OK) from None
+        sys.exit(Code.OK)
     except Exception as error:
         code, sentence, problem = _explain(error)
         if as_json:
             output.as_json(problem or {"code": code.name, "detail": sentence})
         output.error(sentence)
-        raise typer.Exit(code) from None
+        sys.exit(code)
 
 
 def run(
@@ -87,7 +87,6 @@ def run(
 
     A command that runs until it is told to stop has done well when it is: `stop_is_success`.
     """
-    received: list[signal.Signals] = []
     before = {number: signal.getsignal(number) for number in STOPS}
     if before[signal.SIGHUP] is signal.SIG_IGN:
         del before[signal.SIGHUP]  # as `nohup` wants it
@@ -96,22 +95,14 @@ def run(
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         for number in before:
-
-            def stop(number: signal.Signals = number) -> None:
-                received.append(number)
-                task.cancel()
-
-            loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(number, task.cancel)
         return await main()
 
     with explained(as_json):
         try:
             return asyncio.run(supervised())
         except (KeyboardInterrupt, asyncio.CancelledError):
-            if stop_is_success:
-                raise typer.Exit(Code.OK) from None
-            number = received[0] if received else signal.SIGINT
-            raise typer.Exit(128 + number) from None
+            sys.exit(Code.OK if stop_is_success else Code.INTERRUPTED)
         finally:  # the loop leaves the system's defaults behind
             for number, handler in before.items():
                 signal.signal(number, handler)

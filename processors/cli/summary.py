@@ -17,7 +17,7 @@ RUNS_SHOWN = 20
 
 @dataclass(slots=True)
 class Summary:
-    """What is printed at the end; `seconds` are those from the first command to the last end."""
+    """What is printed at the end; `seconds` are those from the first start to the last end."""
 
     executions: int
     completed: int
@@ -31,7 +31,9 @@ class Summary:
 
 async def summarise(progress: Progress, printed: bool, kept: bool) -> Summary:
     """The summary of what was watched; printed with a look into the read models."""
-    seconds = progress.seconds
+    ends = [run.ended_at for run in progress.runs if run.ended_at is not None]
+    starts = [run.started_at for run in progress.runs]
+    seconds = max((max(ends) - min(starts)).total_seconds(), 0.001) if ends else progress.seconds
     subjects = [f"execution/{execution}" for execution in progress.executions]
     events = {row[0]: row[1] for row in await progress.log.pool.fetch(sql.EVENTS_OF, subjects)}
     tasks = sum(run.completed for run in progress.runs)
