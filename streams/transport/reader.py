@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from faust.types import TP, ConsumerMessage
 
+from streams.ending import end
 from streams.feed import Batch, Feed
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Reader:
         self._told = asyncio.Event()
         self._offsets: dict[int, int] = {}
         self._task: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start the feed, and to read it."""
@@ -37,9 +39,9 @@ class Reader:
 
     async def halt(self) -> None:
         """Read nothing more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        while tasks := [t for t in (*self._loops, self._task) if t is not None and not t.done()]:
+            for task in tasks:
+                await end(task)
 
     async def stop(self) -> None:
         """Read nothing more, and stop the feed."""
@@ -65,9 +67,16 @@ class Reader:
         self._task = asyncio.create_task(self._guard(work), name=name)
 
     async def _read(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._announce())
-            tasks.create_task(self._pump())
+        # No TaskGroup: it cancels its tasks once, and one that misses that (see `end`) would be
+        # waited for until the process is killed.
+        self._loops = [asyncio.create_task(self._announce()), asyncio.create_task(self._pump())]
+        await asyncio.wait(self._loops, return_when=asyncio.FIRST_EXCEPTION)
+        errors = [t.exception() for t in self._loops if t.done() and not t.cancelled()]
+        for loop in self._loops:
+            await end(loop)
+        for error in errors:
+            if error is not None:
+                raise error
 
     async def _read_again(self) -> None:
         await self._feed.rewind()
@@ -76,13 +85,13 @@ class Reader:
     async def _guard(self, work: Work) -> None:
         try:
             await work()
-        except* Exception as failed:
+        except Exception as failed:
             # One way for every failure: it comes out of the agent's `async for`, the agent crashes,
             # and its supervisor begins both again.
             for channel in self._channels():
-                await channel.throw(failed.exceptions[0])
+                await channel.throw(failed)
             if not self._channels():
-                await self._app.crash(failed.exceptions[0])
+                await self._app.crash(failed)
 
     async def _announce(self) -> None:
         while True:
