@@ -25,8 +25,8 @@ SELECT x.execution_id, x.tenant, x.workflow_id, x.status,
        coalesce(x.completed_at, x.updated_at) - x.started_at AS total_runtime,
        t.agents AS agents_allocated,
        x.tasks_completed,
-       greatest(0, 1 - t.busy_s / nullif(extract(epoch FROM
-           coalesce(x.completed_at, x.updated_at) - x.started_at), 0)) AS coordination_overhead
+       greatest(0, 1 - t.busy_s / nullif(greatest(0, extract(epoch FROM
+           coalesce(x.completed_at, x.updated_at) - x.started_at)), 0)) AS coordination_overhead
 FROM executions AS x
 CROSS JOIN LATERAL (
     SELECT (SELECT count(DISTINCT agent_id) FROM tasks WHERE execution_id = x.execution_id)

@@ -28,7 +28,8 @@ UNREACHABLE = (
 )
 
 # The lease's row decides, and every projection's own row moves with it. It must stand where we
-# left it: after a commit whose answer was lost, the same batch is not applied twice.
+# left it: after a commit whose answer was lost, the same batch is not applied twice. While a new
+# projection catches up, the lease's row goes back with it, and those that are ahead stay there.
 ADVANCE = """
 WITH held AS (
     UPDATE cursors AS c SET position = moved.position, beat = c.beat + 1
@@ -38,7 +39,7 @@ WITH held AS (
       AND c.position = moved.before AND c.owner IS NOT NULL
     RETURNING c.partition, c.position
 ), followed AS (
-    UPDATE cursors AS c SET position = held.position
+    UPDATE cursors AS c SET position = greatest(c.position, held.position)
     FROM held WHERE c.consumer = ANY($5::text[]) AND c.partition = held.partition
 )
 SELECT partition FROM held
@@ -102,25 +103,26 @@ class Projector:
             self.positions[partition] = self._recorded[partition] = events[-1].position
             self.events += len(events)
             for projection in self.projections:
-                self._reached[projection.consumer, partition] = events[-1].position
+                key = (projection.consumer, partition)
+                self._reached[key] = max(self._reached[key], events[-1].position)
 
     async def _apply(self, fresh: Mapping[int, Sequence[Event]]) -> None:
+        # All of it is taken before the first wait: a lease may be lost and come back meanwhile.
         statements = [
             s for projection in self.projections for s in self._statements(projection, fresh)
         ]
-        partitions = list(fresh)
+        fence = (
+            list(fresh),
+            [self.leases.held[p].epoch for p in fresh],
+            [events[-1].position for events in fresh.values()],
+            TOPIC,
+            [projection.consumer for projection in self.projections],
+            [self._recorded[p] for p in fresh],
+        )
         async with self.log.pool.acquire() as connection, connection.transaction():
-            held = await connection.fetch(
-                ADVANCE,
-                partitions,
-                [self.leases.held[p].epoch for p in partitions],
-                [fresh[p][-1].position for p in partitions],
-                TOPIC,
-                [projection.consumer for projection in self.projections],
-                [self._recorded[p] for p in partitions],
-            )
-            if len(held) < len(partitions):
-                raise Moved(f"{sorted(set(partitions) - {row[0] for row in held})}")
+            held = {row[0] for row in await connection.fetch(ADVANCE, *fence)}
+            if held != fresh.keys():
+                raise Moved(f"{sorted(fresh.keys() - held)}")
             for text, arguments in statements:
                 await connection.execute(text, *arguments)
 

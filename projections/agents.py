@@ -43,7 +43,7 @@ class Row:
     """What a batch says of one agent."""
 
     registered: Event | None = None
-    first: str = ""
+    first: Event | None = None
     last: Event | None = None
 
 
@@ -54,7 +54,7 @@ def apply(events: Sequence[Event]) -> list[Statement]:
         row = rows.setdefault(event.root, Row())
         if event.type == "AgentRegistered":
             row.registered = event
-            row.first = row.first or event.time
+            row.first = row.first or event
         row.last = event
     begun = [_values(root, row) for root, row in rows.items() if row.registered is not None]
     others = [
@@ -67,17 +67,17 @@ def apply(events: Sequence[Event]) -> list[Statement]:
 def _values(root: str, row: Row) -> tuple[Any, ...]:
     assert row.last is not None
     values = (root, STATUS[row.last.type], row.last.time)
-    if row.registered is None:
+    if row.registered is None or row.first is None:
         return values
     data = row.registered.data
     return (
         *values,
-        row.registered.tenant,
+        row.first.tenant,
         data["name"],
         data["capacity"],
         orjson.dumps(data["roles"]).decode(),
         orjson.dumps(data["capabilities"]).decode(),
-        row.first,
+        row.first.time,
     )
 
 

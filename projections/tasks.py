@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -12,12 +12,15 @@ import orjson
 from projections.projection import Projection, Statement, columns
 from streams.message import Event
 
-# A scheduled attempt begins its row anew; what the attempt before had said of errors stays.
+# A scheduled attempt begins its row anew; what the attempt before had said of errors stays. No
+# agent begins before it was asked, whatever its clock says.
 SCHEDULE = """
 INSERT INTO tasks AS t (execution_id, task_id, tenant, agent_role, status, attempt, agent_id, phase,
     priority, scheduled_at, started_at, completed_at, error, output)
 SELECT execution_id, task_id, tenant, role, status, attempt, agent, phase, priority,
-    scheduled::timestamptz, started::timestamptz, completed::timestamptz, error, output::json
+    scheduled::timestamptz,
+    CASE WHEN started IS NOT NULL THEN greatest(started::timestamptz, scheduled::timestamptz) END,
+    completed::timestamptz, error, output::json
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[],
             $8::text[], $9::text[], $10::text[], $11::text[], $12::int[], $13::int[], $14::text[])
     AS s(execution_id, task_id, tenant, status, attempt, agent, started, completed, error, output,
@@ -32,7 +35,8 @@ SET status = excluded.status, attempt = excluded.attempt, agent_id = excluded.ag
 CHANGE = """
 UPDATE tasks AS t
 SET status = c.status, attempt = c.attempt, agent_id = coalesce(c.agent, t.agent_id),
-    started_at = coalesce(c.started::timestamptz, t.started_at),
+    started_at = CASE WHEN c.started IS NULL THEN t.started_at
+                      ELSE greatest(c.started::timestamptz, t.scheduled_at) END,
     completed_at = coalesce(c.completed::timestamptz, t.completed_at),
     error = coalesce(c.error, t.error), output = coalesce(c.output::json, t.output)
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[],
@@ -126,8 +130,9 @@ def began(said: Any, recorded: str) -> str:
     try:
         when = datetime.fromisoformat(said)
         known = datetime.fromisoformat(recorded)
-        return str(when.isoformat()) if when <= known and when.year > 1 else recorded
-    except (TypeError, ValueError):
+        # In UTC, since PostgreSQL knows no offset of 16 hours, or of half a second.
+        return when.astimezone(UTC).isoformat() if when <= known else recorded
+    except (OverflowError, TypeError, ValueError):  # no text, no time, or one without an offset
         return recorded
 
 

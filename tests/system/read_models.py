@@ -68,19 +68,21 @@ def fold(events: Iterable[Json]) -> dict[str, Rows]:
 
 
 def _workflow(tables: dict[str, Rows], root: str, event: Json, data: Json, time: datetime) -> None:
-    row = tables["workflows"].setdefault((root,), {"created_at": time, "status": "active"})
+    new = {"tenant": event["tenant"], "created_at": time, "status": "active"}
+    row = tables["workflows"].setdefault((root,), new)
     row["updated_at"] = time
     if event["type"] == "WorkflowArchived":
         row["status"] = "archived"
     else:
-        row |= {"workflow_id": root, "tenant": event["tenant"]} | data
+        row |= {"workflow_id": root} | data
 
 
 def _agent(tables: dict[str, Rows], root: str, event: Json, data: Json, time: datetime) -> None:
-    row = tables["agents"].setdefault((root,), {"registered_at": time})
+    new = {"tenant": event["tenant"], "registered_at": time}
+    row = tables["agents"].setdefault((root,), new)
     row["updated_at"] = time
     if event["type"] == "AgentRegistered":
-        row |= {"agent_id": root, "tenant": event["tenant"], "status": "active"}
+        row |= {"agent_id": root, "status": "active"}
         row |= {name: data[name] for name in ("name", "roles", "capabilities", "capacity")}
     else:
         row["status"] = {"AgentDrained": "draining"}.get(event["type"], "deregistered")
@@ -121,7 +123,7 @@ def _execution(tables: dict[str, Rows], root: str, event: Json, data: Json, time
         row["attempts_failed"] += kind == "TaskFailed"
     if kind in ENDINGS or kind in ("ExecutionPaused", "ExecutionResumed"):
         row["output"] = data.get("output", row["output"])
-        row["reason"] = data.get("reason", row["reason"])
+        row["reason"] = data.get("reason")
 
 
 def _task(tables: dict[str, Rows], root: str, event: Json, data: Json, time: datetime) -> None:
@@ -137,7 +139,7 @@ def _task(tables: dict[str, Rows], root: str, event: Json, data: Json, time: dat
             row |= {"completed_at": None, "agent_id": None, "output": None}
         case "TaskStarted":
             row |= {"status": "running", "agent_id": data["agent"]}
-            row["started_at"] = min(time, _time(data["started_at"] or event["time"]))
+            row["started_at"] = max(row["scheduled_at"], min(time, _said(data["started_at"], time)))
         case "TaskCompleted":
             row |= {"status": "completed", "agent_id": data["agent"], "completed_at": time}
             row["output"] = data["output"]
@@ -156,6 +158,15 @@ def _count(row: Json, tasks: list[Json]) -> None:
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
+
+
+def _said(text: str | None, otherwise: datetime) -> datetime:
+    """The moment that an agent named, where it is one."""
+    try:
+        moment = _time(text or "")
+    except ValueError:
+        return otherwise
+    return moment if moment.tzinfo else otherwise
 
 
 def _parsed(row: Json) -> Json:
