@@ -1,0 +1,34 @@
+"""`orchestrator bench`: the benchmarks, listed once; a new one is one file and one line here."""
+
+from __future__ import annotations
+
+import typer
+
+from processors.bench.log import log
+from processors.bench.plan import plan
+from processors.bench.workflow import workflow
+from processors.cli.exits import CODES
+
+BENCHMARKS = (plan, log, workflow)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(epilog=CODES)
+def bench() -> None:
+    """Measure the engine on this machine; every figure is the median of several runs.
+
+    Without --database-url and --redis-url, PostgreSQL and Redis are started for the measurement in
+    a temporary directory (TMPDIR), as durable as `orchestrator up` runs them. Times mean little
+    while the machine has other work: the load average is printed with them.
+    """
+
+
+for benchmark in BENCHMARKS:
+    app.command(epilog=CODES)(benchmark)

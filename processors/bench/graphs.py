@@ -1,0 +1,63 @@
+"""Workflow documents made for measurements; the same sizes always give the same document."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+LAYER_NODES = 50  # of a layered graph: 1,000 nodes have 20 phases, 100,000 have 2,000
+REACH = 3 * LAYER_NODES  # a task depends on earlier tasks of the last three layers
+EDGES_A_NODE = (2, 3)
+PHASES = (0.229, 0.229, 0.02, 0.251, 0.251, 0.02)  # of LIGO's inspiral workflow, as shares
+ROLE = "worker"
+
+
+def layered(nodes: int, seed: int = 1) -> dict[str, Any]:
+    """A random graph in layers, with two or three dependencies a task behind the first layer."""
+    draw = Random(seed)  # noqa: S311 - a graph, not a secret
+    tasks = []
+    for node in range(nodes):
+        layer = node - node % LAYER_NODES
+        before = range(max(0, layer - REACH), layer)
+        chosen = draw.sample(before, draw.choice(EDGES_A_NODE)) if before else []
+        tasks.append(_task(node, [f"t{other}" for other in sorted(chosen)]))
+    return _document(f"layered-{nodes}", tasks)
+
+
+def fan_out(tasks: int, at_once: int) -> dict[str, Any]:
+    """Tasks that wait for nothing, of which so many are in flight at once."""
+    return _document(f"fan-out-{tasks}", [_task(node, []) for node in range(tasks)], at_once)
+
+
+def phased(tasks: int) -> dict[str, Any]:
+    """Six phases, four of them wide and one a bottleneck, as LIGO's inspiral workflow has."""
+    widths = [max(1, round(share * tasks)) for share in PHASES]
+    widths[-1] = max(1, tasks - sum(widths[:-1]))
+    made: list[dict[str, Any]] = []
+    before: range = range(0)
+    for width in widths:
+        own = range(len(made), len(made) + width)
+        for place, node in enumerate(own):
+            made.append(_task(node, [f"t{other}" for other in _parents(before, place, width)]))
+        before = own
+    return _document(f"phased-{len(made)}", made)
+
+
+def _parents(before: range, place: int, width: int) -> list[int]:
+    """Evenly spread: one of a phase as wide, a share of a wider one."""
+    if not before:
+        return []
+    if len(before) <= width:
+        return [before[place * len(before) // width]]
+    return list(before[place * len(before) // width : (place + 1) * len(before) // width])
+
+
+def _task(node: int, depends_on: list[str]) -> dict[str, Any]:
+    return {"task_id": f"t{node}", "agent_role": ROLE, "depends_on": depends_on}
+
+
+def _document(name: str, tasks: list[dict[str, Any]], at_once: int | None = None) -> dict[str, Any]:
+    document = {"name": name, "agents": {ROLE: None}, "tasks": tasks}
+    if at_once is not None:
+        document["coordination"] = {"max_parallel_tasks": at_once}
+    return document
