@@ -67,6 +67,7 @@ def demo(
     Example:  orchestrator demo   or   orchestrator demo big.json many.json.gz --factor 0.01
     """
     with explained(as_json), ExitStack() as stack:
+        from processors.cli.logs import configure_quiet
         from processors.local_engine import servers
         from processors.running import home
         from processors.settings import read_settings
@@ -75,6 +76,7 @@ def demo(
         if factor is None:
             factor = 0.0 if files else EXAMPLES_FACTOR
         settings = read_settings()
+        configure_quiet(settings.log_level)
         kept = keep or settings.addresses is not None
         show = Show(sources, _roles(sources), factor, agents, as_json, kept)
         logs = stack.enter_context(_scratch())

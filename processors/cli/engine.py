@@ -16,22 +16,28 @@ READERS = 2  # connections of a command that only reads
 @asynccontextmanager
 async def publishing() -> AsyncIterator[Client]:
     """A client that can publish commands and read the log."""
+    from processors.cli.logs import configure_quiet
     from processors.client import Client
     from processors.running import find
     from processors.settings import read_settings
 
-    async with Client(find(read_settings())) as client:
+    settings = read_settings()
+    configure_quiet(settings.log_level)
+    async with Client(find(settings)) as client:
         yield client
 
 
 @asynccontextmanager
 async def reading() -> AsyncIterator[PostgresLog]:
     """The log and the read models beside it; Redis is not needed."""
+    from processors.cli.logs import configure_quiet
     from processors.running import find
     from processors.settings import read_settings
     from streams.logs.postgres import PostgresLog
 
-    log = PostgresLog(find(read_settings()).database_url, READERS)
+    settings = read_settings()
+    configure_quiet(settings.log_level)
+    log = PostgresLog(find(settings).database_url, READERS)
     await log.open()
     try:
         yield log

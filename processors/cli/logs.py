@@ -6,6 +6,14 @@ import logging
 import sys
 
 
+def configure_quiet(level: str) -> None:
+    """For a command that answers a person: nothing, unless everything was asked for.
+
+    What goes wrong is said in one sentence at the end; libraries would say it in many.
+    """
+    configure("DEBUG" if level == "DEBUG" else "CRITICAL")
+
+
 def configure(level: str) -> None:
     """Set up structlog, and the standard library's logging for what uses that."""
     import structlog

@@ -100,6 +100,8 @@ class Progress:
 
     def line(self) -> str:
         """All of it in one line, for where there is no terminal."""
+        if not self.runs:
+            return f"{self.seconds:6.1f} s  nothing has started yet"
         done = sum(run.ended for run in self.runs)
         tasks = sum(run.tasks for run in self.runs)
         completed = sum(run.completed for run in self.runs)

@@ -35,11 +35,13 @@ def up(
     Example:  orchestrator up --agents 2   and elsewhere   orchestrator submit workflow.yaml --wait
     """
     with explained(), ExitStack() as stack:
+        from processors.cli.logs import configure_quiet
         from processors.local_engine import servers
         from processors.running import announce, home
         from processors.settings import read_settings
 
         settings = read_settings()
+        configure_quiet(settings.log_level)
         directory = data.expanduser().absolute() if data else home(settings)
         if settings.addresses is None:
             output.note(f"Starting PostgreSQL and Redis in {directory} …")
