@@ -19,20 +19,24 @@ JOIN events AS e
   ON e.partition = h.partition AND e.subject = h.subject
  AND e.position BETWEEN h.first_position AND h.last_position;
 
--- R10: the share of the run time in which no task was running, which is what the engine adds.
+-- R10: the share of the run time in which no task was running, which is what the engine adds; null
+-- where no time has passed. Clocks may disagree: nothing counts from before the execution's start.
 CREATE VIEW execution_performance AS
 SELECT x.execution_id, x.tenant, x.workflow_id, x.status,
-       coalesce(x.completed_at, x.updated_at) - x.started_at AS total_runtime,
+       run.total AS total_runtime,
        t.agents AS agents_allocated,
        x.tasks_completed,
-       greatest(0, 1 - t.busy_s / nullif(greatest(0, extract(epoch FROM
-           coalesce(x.completed_at, x.updated_at) - x.started_at)), 0)) AS coordination_overhead
+       CASE WHEN run.total > interval '0'
+            THEN greatest(0, 1 - t.busy_s / extract(epoch FROM run.total))
+       END AS coordination_overhead
 FROM executions AS x
+CROSS JOIN LATERAL (SELECT coalesce(x.completed_at, x.updated_at) - x.started_at AS total) AS run
 CROSS JOIN LATERAL (
     SELECT (SELECT count(DISTINCT agent_id) FROM tasks WHERE execution_id = x.execution_id)
                AS agents,
            coalesce(sum(extract(epoch FROM upper(busy.span) - lower(busy.span))), 0) AS busy_s
-    FROM (SELECT unnest(range_agg(tstzrange(started_at, greatest(started_at,
+    FROM (SELECT unnest(range_agg(tstzrange(begun, greatest(begun,
                      coalesce(completed_at, x.updated_at))))) AS span
-          FROM tasks WHERE execution_id = x.execution_id AND started_at IS NOT NULL) AS busy
+          FROM tasks, greatest(started_at, x.started_at) AS begun
+          WHERE execution_id = x.execution_id AND started_at IS NOT NULL) AS busy
 ) AS t;

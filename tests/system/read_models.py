@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
 import asyncpg
 
@@ -41,7 +41,8 @@ async def equal_the_fold(pool: asyncpg.Pool, history: dict[int, list[Json]]) -> 
         wanted = expected[table]
         assert found.keys() == wanted.keys(), table
         for key, row in wanted.items():
-            assert found[key] == row, f"{table} {key}"
+            differing = {n: (found[key][n], row[n]) for n in row if found[key][n] != row[n]}
+            assert found[key] == row, f"{table} {key}: {differing}"
         counted[table] = len(found)
     return counted
 
@@ -164,9 +165,9 @@ def _said(text: str | None, otherwise: datetime) -> datetime:
     """The moment that an agent named, where it is one."""
     try:
         moment = _time(text or "")
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else otherwise
+    except (OverflowError, ValueError):
         return otherwise
-    return moment if moment.tzinfo else otherwise
 
 
 def _parsed(row: Json) -> Json:
