@@ -65,21 +65,21 @@ def nodes(plan: dict[str, Any]) -> list[tuple[str, str]]:
     return own + [node for child in plan.get("Plans", ()) for node in nodes(child)]
 
 
-@pytest.mark.parametrize(
-    ("where", "arguments"),
-    [
-        ("subject = $1", ("execution/run-7",)),
-        ("subject = $1 ORDER BY position DESC LIMIT 10", ("execution/run-7",)),
-        ("subject = ANY($1)", (["execution/run-7", "execution/run-8"],)),
-        ("subject = $1 AND time > $2", ("execution/run-7", datetime(2026, 1, 1, tzinfo=UTC))),
-    ],
+TRAILS = (
+    ("subject = $1", ("execution/run-7",)),
+    ("subject = $1 ORDER BY position DESC LIMIT 10", ("execution/run-7",)),
+    ("subject = ANY($1)", (["execution/run-7", "execution/run-8"],)),
+    ("subject = $1 AND time > $2", ("execution/run-7", datetime(2026, 1, 1, tzinfo=UTC))),
 )
-async def test_one_aggregates_trail_is_a_range_of_the_log(filled, where, arguments):
-    query = f"SELECT * FROM audit WHERE {where}"
-    explained = json.loads(await filled.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *arguments))
-    touched = [kind for kind, table in nodes(explained[0]["Plan"]) if table == "events"]
-    assert touched in (["Index Scan"], ["Bitmap Heap Scan"])
-    assert await filled.fetch(query, *arguments)
+
+
+async def test_one_aggregates_trail_is_a_range_of_the_log(filled):
+    for where, arguments in TRAILS:
+        query = f"SELECT * FROM audit WHERE {where}"
+        explained = json.loads(await filled.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *arguments))
+        touched = [kind for kind, table in nodes(explained[0]["Plan"]) if table == "events"]
+        assert touched in (["Index Scan"], ["Bitmap Heap Scan"]), where
+        assert await filled.fetch(query, *arguments)
 
 
 async def test_the_trail_is_whole_and_says_who_what_when_and_why(filled):
@@ -123,6 +123,7 @@ def at(seconds: float) -> datetime:
 async def performance(
     pool: asyncpg.Pool, end: float | None, heard: float, *tasks: tuple[Any, ...]
 ) -> dict[str, Any]:
+    await pool.execute("TRUNCATE executions, tasks")
     await pool.execute(EXECUTION, at(0), None if end is None else at(end), at(heard))
     for number, (agent, *times) in enumerate(tasks):
         moments = [None if second is None else at(second) for second in (0, *times)]
@@ -140,19 +141,17 @@ async def test_the_overhead_is_the_share_of_time_in_which_nobody_worked(pool):
     assert found["coordination_overhead"] == Decimal("0.5")
 
 
-@pytest.mark.parametrize(
-    ("end", "heard", "tasks", "overhead"),
-    [
+async def test_the_overhead_is_a_share_whatever_the_clocks_say(pool):
+    half, quarter = Decimal("0.5"), Decimal("0.25")
+    for end, heard, tasks, overhead in (
         (10, 10, [], 1),
         (10, 10, [("a", 0, 10), ("b", 0, 10)], 0),
         (10, 10, [("a", -50, 90)], 0),  # clocks that disagree
-        (10, 10, [("a", -50, 5)], Decimal("0.5")),
+        (10, 10, [("a", -50, 5)], half),
         (10, 10, [("a", 5, 2)], 1),
-        (None, 4, [("a", 1, None)], Decimal("0.25")),  # still running
+        (None, 4, [("a", 1, None)], quarter),  # still running
         (None, 0, [], None),  # no time has passed: nobody can say
         (-3, -3, [("a", 0, 1)], None),
-    ],
-)
-async def test_the_overhead_is_a_share_whatever_the_clocks_say(pool, end, heard, tasks, overhead):
-    found = await performance(pool, end, heard, *tasks)
-    assert found["coordination_overhead"] == overhead
+    ):
+        found = await performance(pool, end, heard, *tasks)
+        assert found["coordination_overhead"] == overhead, (end, heard, tasks)
