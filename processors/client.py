@@ -19,6 +19,7 @@ import structlog
 from redis.exceptions import RedisError
 from uuid_utils import uuid7
 
+from aggregates.problem import Refused
 from processors.replies import decode_outcome
 from processors.settings import Addresses
 from streams.bus import Bus, BusUnavailable
@@ -114,7 +115,7 @@ class Client:
             detail = (
                 f"The command has {len(message):,} bytes; at most {COMMAND_BYTES_MAX:,} may be."
             )
-            raise Rejected({"code": "TOO_LARGE", "title": "Too large", "detail": detail})
+            raise Rejected(Refused("TOO_LARGE", detail).problem())
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outbox.append((self._stream(command.root), message, sent))
         if self._flusher is None or self._flusher.done():

@@ -149,7 +149,9 @@ def _explain_servers(error: Exception) -> tuple[Code, str, dict[str, Any] | None
         return Code.UNREACHABLE, f"Redis cannot be reached: {_text(error)}", None
     if isinstance(error, (LogUnavailable, PostgresError, InterfaceError)):
         return Code.UNREACHABLE, f"PostgreSQL cannot be used: {_text(error)}", None
-    if isinstance(error, (MemoryPolicyRefused, DataDirectoryRefused, ServerFailed, ChildFailed)):
+    if isinstance(error, DataDirectoryRefused):
+        return Code.REFUSED, str(error), None
+    if isinstance(error, (MemoryPolicyRefused, ServerFailed, ChildFailed)):
         return Code.UNREACHABLE, str(error), None
     if isinstance(error, (ConnectionError, TimeoutError)):
         return Code.UNREACHABLE, f"A server cannot be reached: {_text(error)}", None

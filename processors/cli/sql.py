@@ -88,13 +88,14 @@ WHERE subject = ANY($1::text[]) AND type LIKE 'Execution%' GROUP BY aggregate_id
 
 SLOWEST_TASKS = """
 SELECT task_id, agent_role, agent_id, completed_at - started_at AS took
-FROM tasks WHERE status = 'completed' ORDER BY took DESC NULLS LAST, task_id LIMIT 3
+FROM tasks WHERE execution_id = $1 AND status = 'completed'
+ORDER BY took DESC, task_id LIMIT 3
 """
-"""Where the time went."""
+"""Where an execution's time went."""
 
 COORDINATION = """
-SELECT status, count(*) AS executions, round(avg(coordination_overhead)::numeric, 3) AS overhead,
-       max(total_runtime) AS longest
-FROM execution_performance GROUP BY status ORDER BY status
+SELECT total_runtime, agents_allocated, tasks_completed,
+       round(coordination_overhead::numeric, 3) AS coordination_overhead
+FROM execution_performance WHERE execution_id = $1
 """
-"""What the coordination cost."""
+"""What its coordination cost."""

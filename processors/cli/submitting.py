@@ -29,8 +29,8 @@ class Submitted:
     label: str
     workflow_id: str | None = None
     execution_id: str | None = None
-    partition: int = 0
-    position: int = 0
+    partition: int | None = None
+    position: int | None = None
     status: str = "refused"
     reason: str | None = None
     problem: dict[str, Any] | None = None
@@ -94,6 +94,8 @@ async def await_ends(
     of = len(open_)
     after: dict[int, int] = {}
     for one in open_.values():
+        assert one.partition is not None  # it has started
+        assert one.position is not None
         after[one.partition] = min(one.position, after.get(one.partition, one.position))
     history = History(client.log, after, types=list(ENDS))
     while open_:

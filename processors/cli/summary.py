@@ -49,8 +49,9 @@ async def summarise(progress: Progress, printed: bool, kept: bool) -> Summary:
     )
     if printed:
         _table(summary)
+        longest = max(progress.runs, key=lambda run: run.seconds or 0.0)
         for query in (sql.SLOWEST_TASKS, sql.COORDINATION):
-            await _look(progress, query)
+            await _look(progress, query, longest.execution_id)
         _hints(kept)
     return summary
 
@@ -97,10 +98,11 @@ def _table(summary: Summary) -> None:
     output.rows(("workflow", "status", "tasks#", "events#", "seconds#", "tasks/s#"), lines)
 
 
-async def _look(progress: Progress, query: str) -> None:
-    rows = await progress.log.pool.fetch(query)
+async def _look(progress: Progress, query: str, execution: str) -> None:
+    """A query as people would type it, and what it finds."""
+    rows = await progress.log.pool.fetch(query, execution)
     if rows:
-        typer.echo(f"\n{query.strip()};")
+        typer.echo("\n" + query.strip().replace("$1", f"'{execution}'") + ";")
         output.rows(tuple(rows[0].keys()), [tuple(row.values()) for row in rows])
 
 
