@@ -9,6 +9,7 @@ from datetime import UTC, timedelta
 from typing import Any
 
 from aggregates.decider import Blueprint, Decider
+from aggregates.execution_state import RUNNING, SCHEDULED
 from aggregates.problem import Refused
 from processors.vocabulary import Vocabulary
 from streams.codec import decode_event, encode_event
@@ -23,6 +24,7 @@ OUTPUTS = (None, {"a": [1, 2.5, None]}, "text", [], {}, "ü∑", 0, False)
 STARTS = (None, "", "garbage", "9999-12-31T23:59:59Z", "2026-01-02", "2026-01-02T03:04:06",
           "2026-01-02T03:04:07Z", "2020-01-01T00:00:00+23:59", "0001-01-01T00:00:00+00:01",
           "2026-01-02T03:04:06+00:00:01.5", "2026-01-02T19:04:08.5+16:00")  # fmt: skip
+IN_FLIGHT = (SCHEDULED, RUNNING)
 _NAMES = Vocabulary()
 
 
@@ -94,23 +96,23 @@ class History:
         number = self.chance.randrange(len(self._runs))
         root, (found, made) = self._runs[number], self._made[number]
         dice = self.chance.random()
-        if dice < 0.04:
+        if dice < 0.06:
             kinds = ("CreateWorkflow", "ReviseWorkflow", "ArchiveWorkflow")
             kind = self.chance.choice(kinds)
             data = {"reason": "old"} if kind == "ArchiveWorkflow" else {"definition": made}
             self.say("workflow", f"w-{self.chance.randrange(3)}", kind, **data)
-        elif dice < 0.08:
+        elif dice < 0.14:
             kind = self.chance.choice(("RegisterAgent", "DrainAgent", "DeregisterAgent"))
             roles = self.chance.choices(("a", "b", "c"), k=self.chance.randint(0, 3))
             known = {"name": "n", "roles": roles, "capacity": self.chance.randint(1, 9)}
             agent = f"agent-{self.chance.randrange(3)}"
             self.say("agent", agent, kind, **(known if kind == "RegisterAgent" else {}))
-        elif dice < 0.14:
+        elif dice < 0.23:
             kind = self.chance.choice(("Pause", "Resume", "Resume")) + "Execution"
             self.say("execution", root, kind, reason=self.chance.choice(("", "lunch", "é")))
-        elif dice < 0.142:
+        elif dice < 0.235:
             self.say("execution", root, "CancelExecution", reason="enough")
-        elif dice < 0.2 or f"execution/{root}" not in self._states:
+        elif dice < 0.27 or f"execution/{root}" not in self._states:
             given = self.chance.choice(OUTPUTS)
             self.say("execution", root, "StartExecution", found, workflow_id="w", input=given)
         else:
@@ -118,7 +120,9 @@ class History:
 
     def _answer(self, root: str) -> None:
         state = self._states[f"execution/{root}"]
-        task = self.chance.randrange(len(state.plan.ids))
+        open_ = [task for task, status in enumerate(state.task_status) if status in IN_FLIGHT]
+        anything = not open_ or self.chance.random() < 0.1
+        task = self.chance.choice(range(len(state.plan.ids)) if anything else open_)
         kind = self.chance.choice(("StartTask", "CompleteTask", "CompleteTask", "FailTask"))
         data: dict[str, Any] = {"task": state.plan.ids[task], "attempt": state.attempts[task]}
         data["agent"] = self.chance.choice(("agent-0", "agent-1"))
