@@ -44,6 +44,6 @@ async def _pid(supervisor: Supervisor, other_than: int = 0) -> int:
     """The process id of the only child, once it has one that is not `other_than`."""
     [child] = supervisor._children
     async with asyncio.timeout(UP_S_MAX):
-        while child.process is None or child.process.pid == other_than:
+        while child.process is None or child.process.pid == other_than:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     return child.process.pid
