@@ -81,10 +81,12 @@ TASK_STATES = "SELECT task_id, status, attempt, agent_id FROM tasks WHERE execut
 """Every task that was ever scheduled, as the read model has it."""
 
 EVENTS_OF = """
-SELECT aggregate_id, max(version) FROM audit
-WHERE subject = ANY($1::text[]) AND type LIKE 'Execution%' GROUP BY aggregate_id
+SELECT x.execution_id, (e.message ->> 'version')::bigint
+FROM executions AS x
+JOIN events AS e ON e.partition = x.partition AND e.position = x.last_position
+WHERE x.execution_id = ANY($1::text[])
 """
-"""How many events executions have: their versions count them."""
+"""How many events executions have: the version of the last one counts them."""
 
 SLOWEST_TASKS = """
 SELECT task_id, agent_role, agent_id, completed_at - started_at AS took

@@ -34,8 +34,8 @@ async def summarise(progress: Progress, printed: bool, kept: bool) -> Summary:
     ends = [run.ended_at for run in progress.runs if run.ended_at is not None]
     starts = [run.started_at for run in progress.runs]
     seconds = max((max(ends) - min(starts)).total_seconds(), 0.001) if ends else progress.seconds
-    subjects = [f"execution/{execution}" for execution in progress.executions]
-    events = {row[0]: row[1] for row in await progress.log.pool.fetch(sql.EVENTS_OF, subjects)}
+    rows = await progress.log.pool.fetch(sql.EVENTS_OF, progress.executions)
+    events = {row[0]: row[1] for row in rows}
     tasks = sum(run.completed for run in progress.runs)
     summary = Summary(
         executions=len(progress.runs),
