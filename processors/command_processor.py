@@ -119,8 +119,14 @@ class CommandProcessor:
 
     async def settle(self) -> None:
         """Wait until the commit that is under way has ended, well or not."""
-        if self._under_way is not None:
-            await asyncio.shield(self._under_way)  # whoever waits may be cancelled, a commit not
+        commit = self._under_way
+        if commit is None:
+            return
+        try:
+            await asyncio.shield(commit)  # whoever waits may be cancelled, a commit not
+        finally:  # a bug that ended it is raised once, and not at every later batch
+            if commit.done() and self._under_way is commit:
+                self._under_way = None
 
     async def drain(self) -> None:
         """Finish what is in hand: commit, mirror and answers."""

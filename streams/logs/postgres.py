@@ -37,7 +37,13 @@ SETTINGS = {
     # a lease lasts, or nobody could take over.
     "idle_in_transaction_session_timeout": "2000",
 }
-_UNREACHABLE = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError)
+_UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server ended a session that was waiting for us
+    asyncpg.PostgresError,
+)
 _REFUSED = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
