@@ -15,7 +15,7 @@ import structlog
 
 from aggregates.decider import Reference
 from aggregates.problem import Refused, bounded
-from aggregates.workflow import WorkflowArchived
+from aggregates.workflow import WorkflowArchived, WorkflowCreated, WorkflowRevised
 from processors.blueprints import Blueprints, attach
 from processors.partition_state import REFUSAL, Held, PartitionState, load, settle_outcomes
 from processors.replies import encode_outcome
@@ -40,6 +40,8 @@ class Decided:
     repeats: int = 0
     refusals: int = 0
 
+
+BESIDE = frozenset({WorkflowCreated, WorkflowRevised, WorkflowArchived})
 
 Typed = tuple[Command, Any]
 """A command and its typed data, or the Refused that reading it ended in."""
@@ -161,34 +163,35 @@ def _decide(decided: Decided, command: Command, typed: Any, now: datetime, stamp
 
 
 def _record(share: Share, held: Held, command: Command, events: list[Any], stamp: str) -> None:
+    decider, version = held.decider, held.version
     for event in events:
-        held.version += 1
-        held.changed = True
-        _append(share, type(event).__name__, held.version, command, event, stamp)
-        held.state = held.decider.evolve(held.state, event)
-        definition = getattr(event, "_definition", None)
-        if definition is not None:
-            share.definitions.append(
-                DefinitionRow(
-                    command.root,
-                    event.revision,
-                    command.tenant,
-                    event.digest,
-                    False,
-                    definition.to_bytes(),
-                )
-            )
-        elif isinstance(event, WorkflowArchived):
-            share.archived.append(command.root)
+        version += 1
+        _append(share, type(event).__name__, version, command, event, stamp)
+        held.state = decider.evolve(held.state, event)
+        if type(event) in BESIDE:
+            _keep_beside(share, command, event)
+    if events:
+        held.version, held.changed = version, True
+
+
+def _keep_beside(share: Share, command: Command, event: Any) -> None:
+    """What a workflow's events keep in the table of definitions, in the same commit."""
+    if isinstance(event, WorkflowArchived):
+        share.archived.append(command.root)
+        return
+    body = event._definition.to_bytes()
+    share.definitions.append(
+        DefinitionRow(command.root, event.revision, command.tenant, event.digest, False, body)
+    )
 
 
 def _append(
     share: Share, event_type: str, version: int, command: Command, data: Any, stamp: str
 ) -> None:
-    position = share.last + 1
+    subject = f"{command.aggregate}/{command.root}"
     message = encode_event(
-        share.partition, position, event_type, command.subject, version, stamp, command, data
+        share.partition, share.last + 1, event_type, subject, version, stamp, command, data
     )
     share.types.append(event_type)
-    share.subjects.append(command.subject)
+    share.subjects.append(subject)
     share.messages.append(message)

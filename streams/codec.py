@@ -125,41 +125,59 @@ def decode_command(raw: bytes) -> Command:
         envelope = parse(raw, bytes_max=COMMAND_BYTES_MAX)
     except Malformed as error:
         raise Poison(f"{error.code}: {error.detail}") from None
-    if not isinstance(envelope, dict):
+    if type(envelope) is not dict:
         raise Poison("INVALID_TYPE: A message is a JSON object (a CloudEvents envelope).")
-    for name in _TEXTS:
-        value = envelope.get(name)
-        if not isinstance(value, str) or not value:
-            raise Poison(f"MISSING_FIELD: The envelope needs `{name}`, a text.")
-        if len(value.encode()) > ID_BYTES_MAX:
-            raise Poison(f"TOO_LARGE: `{name}` is longer than {ID_BYTES_MAX} bytes.")
-    for name in _OPTIONAL_TEXTS:
-        value = envelope.get(name)
-        if value is not None and (not isinstance(value, str) or len(value) > ID_BYTES_MAX):
-            raise Poison(f"INVALID_VALUE: `{name}` is a text of up to {ID_BYTES_MAX} characters.")
-    aggregate, slash, root = envelope["subject"].partition("/")
+    get = envelope.get
+    name, kind, subject = get("id"), get("type"), get("subject")
+    if not (_named(name) and _named(kind) and _named(subject)):
+        raise _unnamed(envelope)
+    for optional in _OPTIONAL_TEXTS:
+        value = get(optional)
+        if value is not None and (type(value) is not str or len(value) > ID_BYTES_MAX):
+            raise Poison(
+                f"INVALID_VALUE: `{optional}` is a text of up to {ID_BYTES_MAX} characters."
+            )
+    aggregate, slash, root = subject.partition("/")
     if not slash or not root or not root.isprintable():
         raise Poison("INVALID_VALUE: `subject` is `kind/id`, such as `execution/0190…`.")
-    data = envelope.get("data")
-    if not isinstance(data, dict):
+    data = get("data")
+    if type(data) is not dict:
         raise Poison("INVALID_TYPE: `data` is a JSON object.")
-    tenant = envelope.get("tenant") or DEFAULT_TENANT
-    if not TENANT.fullmatch(tenant):
+    tenant = get("tenant") or DEFAULT_TENANT
+    if tenant != DEFAULT_TENANT and not TENANT.fullmatch(tenant):
         raise Poison("INVALID_VALUE: `tenant` is 1 to 64 letters, digits, `.`, `_` or `-`.")
-    reply_to = envelope.get("replyto")
+    reply_to = get("replyto")
     if reply_to is not None and not reply_to.startswith(REPLY_PREFIX):
         raise Poison(f"INVALID_VALUE: `replyto` names a stream that begins with `{REPLY_PREFIX}`.")
     return Command(
-        envelope["id"],
-        envelope["type"],
+        name,
+        kind,
         aggregate,
         root,
         data,
         tenant,
-        envelope.get("actor") or "",
-        envelope.get("correlationid"),
-        envelope.get("causationid"),
-        envelope.get("traceparent"),
+        get("actor") or "",
+        get("correlationid"),
+        get("causationid"),
+        get("traceparent"),
         reply_to,
-        envelope.get("time"),
+        get("time"),
     )
+
+
+def _named(value: Any) -> bool:
+    """Whether this is a text of 1 to ID_BYTES_MAX bytes; short ones need no encoding to know."""
+    return type(value) is str and (
+        0 < len(value) <= ID_BYTES_MAX // 4 or (value != "" and len(value.encode()) <= ID_BYTES_MAX)
+    )
+
+
+def _unnamed(envelope: dict[str, Any]) -> Poison:
+    """What is wrong with the first of the needed names."""
+    for name in _TEXTS:
+        value = envelope.get(name)
+        if not isinstance(value, str) or not value:
+            return Poison(f"MISSING_FIELD: The envelope needs `{name}`, a text.")
+        if not _named(value):
+            return Poison(f"TOO_LARGE: `{name}` is longer than {ID_BYTES_MAX} bytes.")
+    raise AssertionError("every name is well")
