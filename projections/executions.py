@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -32,26 +33,35 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[]
 ON CONFLICT DO NOTHING
 """
 
+# The row is there, yet this too is an upsert; see `tasks` for why.
 CHANGE = """
-UPDATE executions AS x
-SET status = coalesce(c.status, x.status),
-    current_phase = coalesce(c.phase, x.current_phase),
-    tasks_scheduled = CASE WHEN c.ended THEN 0 ELSE x.tasks_scheduled + c.scheduled END,
-    tasks_running = CASE WHEN c.ended THEN 0 ELSE x.tasks_running + c.running END,
-    tasks_completed = x.tasks_completed + c.completed,
-    tasks_failed = x.tasks_failed + c.failed,
-    tasks_cancelled = x.tasks_cancelled + c.cancelled,
-    attempts_failed = x.attempts_failed + c.attempts_failed,
-    output = coalesce(c.output::json, x.output),
-    reason = CASE WHEN c.status IS NULL THEN x.reason ELSE c.reason END,
-    completed_at = CASE WHEN c.ended THEN c.time::timestamptz ELSE x.completed_at END,
-    updated_at = c.time::timestamptz,
-    last_position = c.position
+INSERT INTO executions AS x (execution_id, tenant, workflow_id, workflow_name, revision, status,
+    current_phase, phases, tasks_total, tasks_scheduled, tasks_running, tasks_completed,
+    tasks_failed, tasks_cancelled, attempts_failed, output, reason, started_at, completed_at,
+    updated_at, partition, first_position, last_position)
+SELECT id, '', '', '', 0, coalesce(status, ''), coalesce(phase, ''), 0, 0, scheduled, running,
+    completed, failed, cancelled, attempts_failed, output::json, reason, time::timestamptz,
+    CASE WHEN ended THEN time::timestamptz END, time::timestamptz, 0, 0, position
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::int[], $6::int[], $7::int[],
             $8::int[], $9::int[], $10::int[], $11::text[], $12::text[], $13::text[], $14::bigint[])
     AS c(id, status, phase, ended, scheduled, running, completed, failed, cancelled,
          attempts_failed, output, reason, time, position)
-WHERE x.execution_id = c.id
+ON CONFLICT (execution_id) DO UPDATE
+SET status = coalesce(nullif(excluded.status, ''), x.status),
+    current_phase = coalesce(nullif(excluded.current_phase, ''), x.current_phase),
+    tasks_scheduled = CASE WHEN excluded.completed_at IS NULL
+        THEN x.tasks_scheduled + excluded.tasks_scheduled ELSE 0 END,
+    tasks_running = CASE WHEN excluded.completed_at IS NULL
+        THEN x.tasks_running + excluded.tasks_running ELSE 0 END,
+    tasks_completed = x.tasks_completed + excluded.tasks_completed,
+    tasks_failed = x.tasks_failed + excluded.tasks_failed,
+    tasks_cancelled = x.tasks_cancelled + excluded.tasks_cancelled,
+    attempts_failed = x.attempts_failed + excluded.attempts_failed,
+    output = coalesce(excluded.output, x.output),
+    reason = CASE excluded.status WHEN '' THEN x.reason ELSE excluded.reason END,
+    completed_at = coalesce(excluded.completed_at, x.completed_at),
+    updated_at = excluded.updated_at,
+    last_position = excluded.last_position
 """
 
 
@@ -75,6 +85,9 @@ class Change:
     position: int = 0
 
 
+VALUES = attrgetter(*Change.__slots__)
+
+
 def apply(events: Sequence[Event]) -> list[Statement]:
     """The statements that bring the table from before these events to after them."""
     started: list[tuple[Any, ...]] = []
@@ -91,8 +104,7 @@ def apply(events: Sequence[Event]) -> list[Statement]:
     statements: list[Statement] = []
     if started:
         statements.append((START, columns(started)))
-    rows = [tuple(getattr(c, name) for name in Change.__slots__) for c in changes.values()]
-    return [*statements, (CHANGE, columns(rows))]
+    return [*statements, (CHANGE, columns([VALUES(change) for change in changes.values()]))]
 
 
 def _start(event: Event) -> tuple[Any, ...]:
