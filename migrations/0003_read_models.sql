@@ -21,7 +21,7 @@ CREATE TABLE executions (
     input json, output json, reason text,
     started_at timestamptz NOT NULL, completed_at timestamptz, updated_at timestamptz NOT NULL,
     partition integer NOT NULL, first_position bigint NOT NULL, last_position bigint NOT NULL
-) WITH (fillfactor = 60);  -- every batch rewrites the rows of what runs; only unindexed columns
+) WITH (fillfactor = 60);  -- every batch rewrites the rows of what runs, seldom an indexed column
 CREATE INDEX executions_by_workflow ON executions (workflow_id, started_at);
 CREATE INDEX executions_by_tenant ON executions (tenant, started_at);
 -- Most have completed, so these are few: what runs, waits, or has failed.

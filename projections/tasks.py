@@ -74,8 +74,9 @@ class Row:
     scheduled: str | None = None
 
 
+CHANGED_COLUMNS = 10
 VALUES = attrgetter(*Row.__slots__)
-CHANGED_VALUES = attrgetter(*Row.__slots__[:10])
+CHANGED_VALUES = attrgetter(*Row.__slots__[:CHANGED_COLUMNS])
 
 
 def apply(events: Sequence[Event]) -> list[Statement]:
