@@ -37,6 +37,7 @@ class Open:
 
     assignment: Assignment
     asked: bool
+    delay_s: float = 0.0
     wait_s: float = RECHECK_S
 
 
@@ -71,7 +72,7 @@ def _schedule(state: Dispatch, event: Event, now: float) -> list[Effect]:
     task = said["task"]
     assignment = _assignment(event.root, event.partition, run, task, said["attempt"])
     delay_s = said["delay_ms"] / 1000
-    run.open[task] = Open(assignment, asked=not delay_s)
+    run.open[task] = Open(assignment, not delay_s, delay_s)
     heappush(state.timers, (now + (delay_s or RECHECK_S), event.root, task, said["attempt"]))
     return [] if delay_s else [Ask(assignment)]
 
@@ -127,7 +128,8 @@ def dump(state: Dispatch) -> Any:
             "tenant": run.tenant,
             "input": run.input,
             "open": {
-                task: (o.assignment.attempt, o.assignment.reply_to) for task, o in run.open.items()
+                task: (o.assignment.attempt, o.assignment.reply_to, 0.0 if o.asked else o.delay_s)
+                for task, o in run.open.items()
             },
         }
         for root, run in state.runs.items()
@@ -140,16 +142,19 @@ def references(data: Any) -> set[Reference]:
 
 
 def load(data: Any, found: dict[Reference, Blueprint], now: float) -> Dispatch:
-    """The state that `dump` described; everything open is checked at once, since nobody knows."""
+    """The state that `dump` described: what was asked is checked at once, since nobody knows.
+
+    What waits for its delay waits for it once more, since a retry may come late and never early.
+    """
     state = Dispatch()
     for root, saved in data.items():
         blueprint = found[Reference(saved["workflow_id"], saved["revision"])]
         run = state.runs[root] = Run(blueprint, saved["tenant"], saved["input"])
-        for task, (attempt, reply_to) in saved["open"].items():
+        for task, (attempt, reply_to, delay_s) in saved["open"].items():
             assignment = _assignment(root, 0, run, task, attempt)
             assignment.reply_to = reply_to
-            run.open[task] = Open(assignment, asked=True)
-            heappush(state.timers, (now, root, task, attempt))
+            run.open[task] = Open(assignment, not delay_s, delay_s)
+            heappush(state.timers, (now + delay_s, root, task, attempt))
     return state
 
 

@@ -194,10 +194,20 @@ def test_a_task_that_waits_for_others_has_no_answer_yet(answer, attempt):
 
 
 @pytest.mark.parametrize("answer", [begin, done, fail])
-def test_only_the_agent_that_holds_a_task_answers_for_it(answer):
-    """F36."""
-    after(start(CHAIN), begin("a")).when(answer("a", agent=BOB)).refused("NOT_YOURS")
+def test_a_task_that_another_agent_ended_takes_no_further_answer(answer):
+    """F35."""
     after(start(CHAIN), done("a")).when(answer("a", agent=BOB)).refused("NOT_YOURS")
+
+
+@pytest.mark.parametrize("answer", [done, fail])
+def test_another_agent_takes_over_an_attempt_whose_agent_died(answer):
+    """F34: the attempt decides, not the agent."""
+    taken = after(start(CHAIN), begin("a"), begin("a", agent=BOB))
+    assert taken.state.agents[0] == BOB
+    answered = after(start(CHAIN), begin("a"), answer("a", agent=BOB))
+    kinds = [type(event).__name__ for event in answered.happened]
+    assert (kinds.count("TaskStarted"), kinds.count("TaskTakenOver")) == (1, 1)
+    answered.when(done("a")).refused("NOT_YOURS" if answer is done else "LATE_ANSWER")
 
 
 def test_a_completed_task_does_not_fail_afterwards_nor_the_other_way_round():
@@ -547,6 +557,15 @@ def same(one: Any, other: Any) -> bool:
         else getattr(one, name) == getattr(other, name)
         for name in type(one).__slots__
     )
+
+
+def test_the_state_follows_whatever_order_was_chosen():
+    """`evolve` never judges: a later engine may choose by another rule."""
+    found = flow(a=[], b=[], c=[])
+    started = given().when(start(found)).events[0]
+    state = given(started, scheduled("b"), scheduled("a")).state
+    assert [task for _, task in state.ready] == [2]
+    assert state.in_flight == 2
 
 
 def test_a_start_without_its_workflow_changes_nothing():

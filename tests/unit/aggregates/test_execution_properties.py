@@ -36,6 +36,7 @@ from aggregates.execution_messages import (
     TaskFailed,
     TaskScheduled,
     TaskStarted,
+    TaskTakenOver,
 )
 from aggregates.execution_state import PENDING, TASK_STATUSES, Execution
 from aggregates.problem import Refused
@@ -214,6 +215,11 @@ class Executions(RuleBasedStateMachine):
                 assert event.attempt == self.attempt[event.task]
                 self.needs_completed(event.task)
                 self.status[event.task] = "running"
+                self.holder[event.task] = event.agent
+            case TaskTakenOver():
+                assert self.status[event.task] == "running"
+                assert event.attempt == self.attempt[event.task]
+                assert event.agent != self.holder[event.task]
                 self.holder[event.task] = event.agent
             case TaskCompleted():
                 assert self.status[event.task] == "running"

@@ -1,0 +1,324 @@
+"""Dispatch: every scheduled attempt is asked for once, and looked after until it is answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aggregates.decider import Blueprint, Reference, fold
+from aggregates.execution import EXECUTION
+from aggregates.execution_messages import (
+    CancelExecution,
+    CompleteTask,
+    ExecutionCancelled,
+    ExecutionCompleted,
+    ExecutionFailed,
+    ExecutionPaused,
+    FailTask,
+    PauseExecution,
+    ResumeExecution,
+    StartExecution,
+    TaskCancelled,
+    TaskCompleted,
+    TaskFailed,
+    TaskScheduled,
+    TaskStarted,
+)
+from aggregates.execution_state import Execution
+from aggregates.problem import Refused
+from processors.agents.wire import Assignment
+from processors.managers.dispatch import DISPATCH, RECHECK_S, RECHECK_S_MAX
+from processors.managers.manager import Ask, Recheck
+from streams.message import Event
+from tests.flows import ROLE, flow
+from tests.spec import NOW, ROOT, Reacting, after, facts, reacting
+
+FLOW = flow(
+    a={"input": {"own": 1}, "metadata": {"tier": "gold"}, "timeout_seconds": 7},
+    b={"depends_on": ["a"]},
+)
+START = StartExecution("w", input={"n": 1})
+START._blueprint = FLOW
+STARTED, PHASE, SCHEDULED = after(START).happened
+
+
+def asked(task: str, attempt: int = 1, **more: Any) -> Assignment:
+    """The task as its agent gets it."""
+    said = {"a": {"own": 1}, "b": {"n": 1}}
+    return Assignment(
+        execution_id=ROOT,
+        task_id=task,
+        attempt=attempt,
+        role=ROLE,
+        tenant=more.get("tenant", "default"),
+        input=said[task],
+        metadata={"tier": "gold"} if task == "a" else {},
+        timeout_seconds=7.0 if task == "a" else 300.0,
+        reply_to=more.get("reply_to", "commands:{0}"),
+    )
+
+
+def scheduled(task: str, attempt: int = 1, delay_ms: int = 0) -> TaskScheduled:
+    return TaskScheduled(task, attempt, ROLE, 1, 0, delay_ms)
+
+
+def dispatch(*happened: Any, **more: Any) -> Reacting:
+    """Dispatch, after an execution has started and then this has happened."""
+    return reacting(DISPATCH, FLOW).given(*facts([STARTED, *happened], **more))
+
+
+# What is asked ----------------------------------------------------------------------------------
+
+
+def test_a_scheduled_task_is_given_to_its_role():
+    """R53: with its own input, limits and metadata."""
+    dispatch().when(*facts([SCHEDULED])).then(Ask(asked("a")))
+
+
+def test_a_task_without_an_input_gets_that_of_its_execution():
+    dispatch().when(*facts([scheduled("b")])).then(Ask(asked("b")))
+
+
+def test_tenant_and_answers_address_come_from_the_event():
+    more = {"tenant": "acme", "partition": 5}
+    said = asked("a", tenant="acme", reply_to="commands:{5}")
+    dispatch(**more).when(*facts([SCHEDULED], **more)).then(Ask(said))
+
+
+def test_what_changes_no_task_has_no_effect():
+    events = [PHASE, TaskStarted("a", 1, "ann"), ExecutionPaused("")]
+    dispatch(SCHEDULED).when(*facts(events)).then_nothing()
+
+
+def test_a_task_of_an_unknown_execution_is_not_asked_for():
+    reacting(DISPATCH).when(*facts([STARTED, SCHEDULED])).then_nothing()
+    reacting(DISPATCH, FLOW).when(*facts([SCHEDULED])).then_nothing()
+
+
+def test_an_attempt_is_asked_for_once_and_the_next_one_again():
+    """R30."""
+    failed = TaskFailed("a", 1, "ann", "no", True)
+    dispatch(SCHEDULED).when(*facts([failed, scheduled("a", 2)])).then(Ask(asked("a", 2)))
+
+
+# Delays and checks ------------------------------------------------------------------------------
+
+
+def test_a_delayed_attempt_is_asked_for_when_its_delay_has_passed():
+    """R30."""
+    late = dispatch().when(*facts([scheduled("a", 2, delay_ms=2_500)]), at=100.0).then_nothing()
+    late.at(102.4).then_nothing()
+    late.at(102.5).then(Ask(asked("a", 2)))
+    late.at(102.5 + RECHECK_S - 0.1).then_nothing()
+    late.at(102.5 + RECHECK_S).then(Recheck(asked("a", 2)))
+
+
+def test_what_was_asked_is_checked_less_and_less_often():
+    """R33, F12: up to the bound, and for ever."""
+    open_ = dispatch().when(*facts([SCHEDULED]), at=0.0)
+    now, wait = 0.0, RECHECK_S
+    for _ in range(10):
+        open_.at(now + wait - 0.001).then_nothing()
+        now += wait
+        open_.at(now).then(Recheck(asked("a")))
+        wait = min(wait * 2, RECHECK_S_MAX)
+    assert wait == RECHECK_S_MAX
+
+
+def test_a_late_look_checks_once_and_not_for_every_moment_that_passed():
+    open_ = dispatch().when(*facts([SCHEDULED]))
+    open_.at(10_000.0).then(Recheck(asked("a")))
+    open_.at(10_000.0).then_nothing()
+
+
+def test_an_answered_task_is_not_checked():
+    answers = (
+        TaskCompleted("a", 1, "ann"),
+        TaskFailed("a", 1, "ann", "no", False),
+        TaskCancelled("a", 1),
+    )
+    for answer in answers:
+        dispatch(SCHEDULED, answer).at(10_000.0).then_nothing()
+
+
+def test_the_timer_of_an_older_attempt_does_not_touch_the_newer_one():
+    both = dispatch(SCHEDULED, TaskFailed("a", 1, "ann", "no", True))
+    both.when(*facts([scheduled("a", 2)]), at=1.0).then(Ask(asked("a", 2)))
+    both.at(RECHECK_S).then_nothing()
+    both.at(1.0 + RECHECK_S).then(Recheck(asked("a", 2)))
+
+
+def test_an_execution_that_has_ended_leaves_nothing():
+    """I16."""
+    ends = (ExecutionCompleted(2), ExecutionFailed("x"), ExecutionCancelled("x"))
+    for end in ends:
+        over = dispatch(SCHEDULED, end)
+        assert over.state.runs == {}
+        over.at(10_000.0).then_nothing()
+        assert over.state.timers == []
+
+
+# Restoring --------------------------------------------------------------------------------------
+
+
+def test_after_a_restart_what_is_open_is_checked_at_once():
+    """F7."""
+    more = {"tenant": "acme", "partition": 5}
+    said = asked("a", tenant="acme", reply_to="commands:{5}")
+    again = dispatch(SCHEDULED, **more).restored(now=50.0)
+    again.at(50.0).then(Recheck(said))
+    again.at(50.0 + 2 * RECHECK_S - 0.1).then_nothing()
+    again.when(*facts([TaskCompleted("a", 1, "ann"), scheduled("b")], **more)).then(
+        Ask(asked("b", tenant="acme", reply_to="commands:{5}"))
+    )
+
+
+def test_after_a_restart_a_delay_begins_again_and_is_never_cut_short():
+    """R30."""
+    again = dispatch(scheduled("a", 2, delay_ms=60_000)).restored(now=1_000.0)
+    again.at(1_059.9).then_nothing()
+    again.at(1_060.0).then(Ask(asked("a", 2)))
+
+
+def test_a_delay_that_has_passed_does_not_begin_again():
+    passed = dispatch(scheduled("a", 2, delay_ms=60_000)).at(60.0)
+    passed.restored(now=1_000.0).at(1_000.0).then(Recheck(asked("a", 2)))
+
+
+def test_a_started_execution_needs_its_revision():
+    [started, other] = facts([STARTED, SCHEDULED])
+    assert DISPATCH.reference(started) == Reference("w", 1)
+    assert DISPATCH.reference(other) is None
+
+
+# Whatever happens -------------------------------------------------------------------------------
+
+
+POLICY = {"max_attempts": 3, "initial_backoff_seconds": 1, "jitter": False}
+RUNNABLE = flow(a=[], b=["a"], c=["a"], d=["b", "c"], limit=2, policy=POLICY)
+STEPS = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from(["done", "done", "fail", "pause", "cancel"])),
+    max_size=30,
+)
+
+
+def histories(steps: list[tuple[int, str]]) -> list[Event]:
+    """What three executions really did when this was said to them, in one partition's order."""
+    states = [Execution(f"e{n}") for n in range(3)]
+    log: list[Event] = []
+    start = StartExecution("w", input={"n": 2})
+    start._blueprint = RUNNABLE
+    for n, said in [(0, "start"), (1, "start"), (2, "start"), *steps]:
+        events = decided(states[n], start if said == "start" else command(states[n], said))
+        if events:
+            log += facts(events, f"e{n}", after=len(log))
+        states[n] = fold(EXECUTION, f"e{n}", events, states[n])
+    return log
+
+
+def command(state: Execution, said: str) -> Any:
+    if said in ("done", "fail"):
+        open_ = [n for n, status in enumerate(state.task_status) if status in (1, 2)]
+        place = open_[0] if open_ else 0
+        task = RUNNABLE.plan.ids[place]
+        given = (task, state.attempts[place], "ann")
+        return CompleteTask(*given) if said == "done" else FailTask(*given, "no")
+    if said == "pause":
+        return ResumeExecution() if state.status == "paused" else PauseExecution()
+    return CancelExecution()
+
+
+def decided(state: Execution, said: Any) -> list[Any]:
+    try:
+        return EXECUTION.decide(state, said, NOW)
+    except Refused:
+        return []
+
+
+def key(root: str, task: str, attempt: int) -> tuple[str, str, int]:
+    return (root, task, attempt)
+
+
+@settings(max_examples=150, deadline=None)
+@given(STEPS, st.lists(st.integers(0, 8), min_size=1, max_size=40), st.sets(st.integers(0, 200)))
+def test_every_attempt_is_asked_for_once_while_it_is_open(
+    steps: list[tuple[int, str]], waits: list[int], restarts: set[int]
+) -> None:
+    """I4, I13, I16: under any interleaving of events, time and restarts."""
+    log = histories(steps)
+    live, now = reacting(DISPATCH, RUNNABLE), 0.0
+    open_: dict[tuple[str, str, int], float] = {}
+    asks: dict[tuple[str, str, int], int] = {}
+    checked: list[tuple[str, str, int]] = []
+    for place, event in enumerate(log):
+        if place in restarts:
+            live = live.restored(now)
+        live.when(event, at=now)
+        note(open_, event, now)
+        count(live, asks, checked, open_, now)
+        now += waits[place % len(waits)]
+        live.at(now)
+        count(live, asks, checked, open_, now)
+        known = {
+            key(root, task, one.assignment.attempt)
+            for root, run in live.state.runs.items()
+            for task, one in run.open.items()
+        }
+        assert known == open_.keys()
+    for attempt, ready_at in open_.items():
+        assert attempt in asks or ready_at > now or attempt in checked
+    assert all(times == 1 for times in asks.values())
+    folded = reacting(DISPATCH, RUNNABLE).given(*log)
+    assert summary(live) == summary(folded) == summary(live.restored())
+
+
+def note(open_: dict[tuple[str, str, int], float], event: Event, now: float) -> None:
+    """Our own account of what is open, and from when on it may be asked for."""
+    said = event.data
+    if event.type == "TaskScheduled":
+        ready_at = now + said["delay_ms"] / 1_000
+        open_[key(event.root, said["task"], said["attempt"])] = ready_at
+    elif event.type in ("TaskCompleted", "TaskFailed", "TaskCancelled"):
+        open_.pop(key(event.root, said["task"], said["attempt"]), None)
+    elif event.type in ("ExecutionCompleted", "ExecutionFailed", "ExecutionCancelled"):
+        assert not [one for one in open_ if one[0] == event.root]
+
+
+def count(
+    live: Reacting,
+    asks: dict[tuple[str, str, int], int],
+    checked: list[tuple[str, str, int]],
+    open_: dict[tuple[str, str, int], float],
+    now: float,
+) -> None:
+    for effect in live.effects:
+        assert isinstance(effect, Ask | Recheck)
+        one = effect.assignment
+        name = key(one.execution_id, one.task_id, one.attempt)
+        assert open_[name] <= now, "asked for before its delay had passed, or after its answer"
+        if isinstance(effect, Ask):
+            asks[name] = asks.get(name, 0) + 1
+        else:
+            assert name in asks, "checked before it was asked for"
+            checked.append(name)
+
+
+def summary(live: Reacting) -> Any:
+    """The state without its timers, as data."""
+    data = DISPATCH.dump(live.state)
+    for run in data.values():
+        run["open"] = {task: said[:2] for task, said in run["open"].items()}
+    return orjson.loads(orjson.dumps(data))
+
+
+def test_a_dump_is_json_and_names_what_it_needs():
+    state = dispatch(SCHEDULED, scheduled("b", 1, 500)).state
+    data = orjson.loads(orjson.dumps(DISPATCH.dump(state)))
+    assert DISPATCH.references(data) == {Reference("w", 1)}
+    found: dict[Reference, Blueprint] = {Reference("w", 1): FLOW}
+    restored = DISPATCH.load(data, found, 0.0)
+    assert restored.runs[ROOT].open["a"].assignment == asked("a")
+    assert restored.runs[ROOT].open["b"].assignment == asked("b")
