@@ -34,6 +34,7 @@ from aggregates.execution_messages import (
     TaskFailed,
     TaskScheduled,
     TaskStarted,
+    TaskTakenOver,
 )
 from aggregates.execution_state import PENDING, RUNNING, SCHEDULED, Execution
 from aggregates.problem import Refused, bounded
@@ -115,9 +116,9 @@ def _start(state: Execution, command: StartExecution) -> list[Any]:
 
 def _begin(state: Execution, command: StartTask) -> list[Any]:
     task = accept(state, command)
-    if task is None or state.task_status[task] == RUNNING:
+    if task is None:
         return []
-    return [TaskStarted(command.task, command.attempt, command.agent)]
+    return unsaid_start(state, task, command)
 
 
 def _complete(state: Execution, command: CompleteTask) -> list[Any]:
@@ -222,7 +223,7 @@ def evolve(state: Execution, event: Any) -> Execution:
             state.completed(event.task, event.output)
         case TaskScheduled():
             state.scheduled(event.task, event.attempt)
-        case TaskStarted():
+        case TaskStarted() | TaskTakenOver():
             state.started(event.task, event.agent)
         case PhaseEntered():
             state.phase = event.phase

@@ -1,14 +1,22 @@
 """Whose answer counts: what an agent says about a task is checked against who holds which attempt.
 
-An answer that was accepted before changes nothing; one that comes too late, from somebody else or
-for a task that is not there is refused, and the refusal recorded.
+An answer that was accepted before changes nothing; one that comes too late or for a task that is
+not there is refused, and the refusal recorded. The attempt decides, not the agent: an attempt whose
+agent died is delivered to another one, which takes it over by what it says, and the first answer
+counts.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from aggregates.execution_messages import CompleteTask, FailTask, StartTask, TaskStarted
+from aggregates.execution_messages import (
+    CompleteTask,
+    FailTask,
+    StartTask,
+    TaskStarted,
+    TaskTakenOver,
+)
 from aggregates.execution_state import COMPLETED, FAILED, PENDING, RUNNING, SCHEDULED, Execution
 from aggregates.problem import Refused
 
@@ -35,21 +43,24 @@ def accept(state: Execution, said: Answer) -> int | None:
             "LATE_ANSWER",
             f"The task {said.task!r} is in attempt {current}, the answer is for {said.attempt}.",
         )
-    if holder is not None and holder != said.agent:
-        raise Refused("NOT_YOURS", f"The task {said.task!r} is held by another agent.")
     if status in (SCHEDULED, RUNNING):
         return task
+    if holder is not None and holder != said.agent:
+        raise Refused("NOT_YOURS", f"The task {said.task!r} was ended by another agent.")
     expected = FAILED if isinstance(said, FailTask) else COMPLETED
     if status == expected or (isinstance(said, StartTask) and holder is not None):
         return None
     raise Refused("LATE_ANSWER", f"The task {said.task!r} has ended otherwise.")
 
 
-def unsaid_start(state: Execution, task: int, said: CompleteTask | FailTask) -> list[Any]:
-    """The start of the task, where the agent had left it unsaid."""
-    if state.task_status[task] == RUNNING:
-        return []
-    return [TaskStarted(said.task, said.attempt, said.agent, said.started_at)]
+def unsaid_start(state: Execution, task: int, said: Answer) -> list[Any]:
+    """That the task has begun with this agent, where that was not known yet."""
+    started_at = None if isinstance(said, StartTask) else said.started_at
+    if state.task_status[task] != RUNNING:
+        return [TaskStarted(said.task, said.attempt, said.agent, started_at)]
+    if state.agents.get(task) != said.agent:
+        return [TaskTakenOver(said.task, said.attempt, said.agent, started_at)]
+    return []
 
 
 def _check_agent(name: str) -> None:

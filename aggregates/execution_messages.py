@@ -113,6 +113,14 @@ class TaskStarted:
 
 
 @dataclass(slots=True)
+class TaskTakenOver:
+    task: str
+    attempt: int
+    agent: str
+    started_at: str | None = None
+
+
+@dataclass(slots=True)
 class TaskCompleted:
     task: str
     attempt: int
@@ -176,6 +184,7 @@ EVENTS = (
     PhaseEntered,
     TaskScheduled,
     TaskStarted,
+    TaskTakenOver,
     TaskCompleted,
     TaskFailed,
     TaskCancelled,

@@ -105,6 +105,8 @@ def _fold(row: Row, event: Event) -> None:
         case "TaskStarted":
             row.status, row.agent = "running", data["agent"]
             row.started = began(data.get("started_at"), event.time)
+        case "TaskTakenOver":
+            row.status, row.agent = "running", data["agent"]
         case "TaskCompleted":
             row.status, row.agent, row.completed = "completed", data["agent"], event.time
             if data["output"] is not None:
@@ -134,7 +136,14 @@ TASKS = Projection(
     version=1,
     tables=("tasks",),
     types=frozenset(
-        {"TaskScheduled", "TaskStarted", "TaskCompleted", "TaskFailed", "TaskCancelled"}
+        {
+            "TaskScheduled",
+            "TaskStarted",
+            "TaskTakenOver",
+            "TaskCompleted",
+            "TaskFailed",
+            "TaskCancelled",
+        }
     ),
     apply=apply,
 )

@@ -141,6 +141,8 @@ def _task(tables: dict[str, Rows], root: str, event: Json, data: Json, time: dat
         case "TaskStarted":
             row |= {"status": "running", "agent_id": data["agent"]}
             row["started_at"] = max(row["scheduled_at"], min(time, _said(data["started_at"], time)))
+        case "TaskTakenOver":
+            row["agent_id"] = data["agent"]
         case "TaskCompleted":
             row |= {"status": "completed", "agent_id": data["agent"], "completed_at": time}
             row["output"] = data["output"]

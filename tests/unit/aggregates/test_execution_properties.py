@@ -190,7 +190,7 @@ class Executions(RuleBasedStateMachine):
             case StartTask() | CompleteTask() | FailTask():
                 status = self.status.get(command.task)
                 current = self.attempt.get(command.task) == command.attempt
-                return current and status == "scheduled"
+                return current and status in OPEN
             case PauseExecution() | ResumeExecution():
                 return self.ended is None
         return True
@@ -215,6 +215,11 @@ class Executions(RuleBasedStateMachine):
                 assert event.attempt == self.attempt[event.task]
                 self.needs_completed(event.task)
                 self.status[event.task] = "running"
+                self.holder[event.task] = event.agent
+            case TaskTakenOver():
+                assert self.status[event.task] == "running"
+                assert event.attempt == self.attempt[event.task]
+                assert event.agent != self.holder[event.task]
                 self.holder[event.task] = event.agent
             case TaskTakenOver():
                 assert self.status[event.task] == "running"
@@ -351,12 +356,13 @@ class Executions(RuleBasedStateMachine):
         assert self.ended is not None
         if self.ended == "ExecutionCompleted":
             failures = sum(isinstance(event, TaskFailed) for event in self.happened)
-            pauses = sum(
-                isinstance(event, ExecutionPaused | ExecutionResumed) for event in self.happened
+            others = sum(
+                isinstance(event, ExecutionPaused | ExecutionResumed | TaskTakenOver)
+                for event in self.happened
             )
             plan = self.found.plan
             whole = 1 + plan.phases + 3 * len(plan.ids) + 1
-            assert len(self.happened) == whole + 3 * failures + pauses
+            assert len(self.happened) == whole + 3 * failures + others
             assert self.phases == list(range(1, plan.phases + 1))
             assert PENDING not in self.live.task_status
 
