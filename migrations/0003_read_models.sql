@@ -24,6 +24,7 @@ CREATE TABLE executions (
 ) WITH (fillfactor = 60);  -- every batch rewrites the rows of what runs, seldom an indexed column
 CREATE INDEX executions_by_workflow ON executions (workflow_id, started_at);
 CREATE INDEX executions_by_tenant ON executions (tenant, started_at);
+CREATE INDEX executions_by_start ON executions (started_at);
 -- Most have completed, so these are few: what runs, waits, or has failed.
 CREATE INDEX executions_not_completed ON executions (tenant, status, started_at)
     WHERE status <> 'completed';
