@@ -61,8 +61,10 @@ class Blueprints:
         return answer
 
     def _keep(self, blueprint: Blueprint) -> None:
-        self._kept[Reference(blueprint.workflow_id, blueprint.revision)] = blueprint
-        self._tasks += len(blueprint.plan.ids)
+        reference = Reference(blueprint.workflow_id, blueprint.revision)
+        if reference not in self._kept:  # two may have asked for it at once
+            self._kept[reference] = blueprint
+            self._tasks += len(blueprint.plan.ids)
 
     def _shrink(self) -> None:
         while self._tasks > TASKS_MAX and len(self._kept) > 1:

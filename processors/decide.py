@@ -37,6 +37,7 @@ class Decided:
     entries: Sequence[tuple[str, bytes]]
     replies: list[tuple[str, bytes]] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
+    needed: dict[str, Held] = field(default_factory=dict)
     repeats: int = 0
     refusals: int = 0
 
@@ -75,9 +76,12 @@ async def decide_batch(
             await settle_outcomes(log, part, [command.id for command, _ in commands])
         subjects = {c.subject for c, _ in commands if c.id not in part.outcomes}
         await load(log, part, names, plans, subjects)
+        decided.needed = {s: part.held[s] for s in subjects if s in part.held}
     await _attach(names, plans, [one for _, commands in work for one in commands])
     stamp = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
     for decided, commands in work:
+        # A snapshot that ended meanwhile may have made room: what was loaded for us is needed now.
+        decided.part.held.update(decided.needed)
         for command, typed in commands:
             _decide(decided, command, typed, now, stamp)
         decided.part.head = decided.share.last

@@ -27,6 +27,8 @@ SNAPSHOT_EVENTS = 10_000  # recovery reads at most about this many events of a p
 AGGREGATES_MAX = 10_000  # kept in memory a partition after a snapshot; the rest is loaded again
 
 REFUSAL = "CommandRejected"
+REFUSED_COMMAND = ("command_type", "command_id")
+"""What the event says beside the problem; the outcome that is told has only the problem."""
 
 
 @dataclass(slots=True)
@@ -96,7 +98,8 @@ async def settle_outcomes(log: Log, part: PartitionState, command_ids: Iterable[
         outcome = part.outcomes[command_id]
         [stored] = await log.read(part.partition, outcome.first - 1, 1)
         if stored.type == REFUSAL:
-            outcome.problem = decode_event(stored.message).data
+            said = decode_event(stored.message).data
+            outcome.problem = {k: v for k, v in said.items() if k not in REFUSED_COMMAND}
         part.unsure.discard(command_id)
 
 
@@ -117,7 +120,7 @@ async def load(
     wanted = set()
     for subject in missing:
         decider = names.deciders[subject.partition("/")[0]]
-        typed = [(e.version, names.event(e)) for e in part.tail.pop(subject, ())]
+        typed = [(e.version, names.event(e)) for e in part.tail.get(subject, ())]
         folds[subject] = typed
         for thing in (dumps.get(subject), *(event for _, event in typed)):
             if thing is not None and (reference := decider.reference(thing)):
@@ -139,6 +142,7 @@ async def load(
                 attach(decider, event, found)
                 held.state = decider.evolve(held.state, event)
         part.held[subject] = held
+        part.tail.pop(subject, None)  # only now: what was awaited above may have failed
 
 
 async def snapshot(

@@ -13,6 +13,7 @@ from aggregates import DECIDERS
 from aggregates.decider import Decider
 from aggregates.problem import Refused
 from streams.message import Command, Event
+from streams.strict import pointer
 
 _CODES = {"missing": "MISSING_FIELD", "extra_forbidden": "UNKNOWN_FIELD"}
 
@@ -48,7 +49,7 @@ class Vocabulary:
             raise Refused(
                 _CODES.get(first["type"], "INVALID_TYPE"),
                 f"{command.type}: {first['msg']}.",
-                "/" + "/".join(str(part) for part in first["loc"]),
+                pointer(first["loc"]),
             ) from None
 
     def event(self, event: Event) -> Any | None:
