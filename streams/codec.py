@@ -8,7 +8,7 @@ means application/json; so is `dataschema` while an event type is in its first v
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -165,7 +165,7 @@ def decode_command(raw: bytes) -> Command:
     )
 
 
-def _named(value: Any) -> bool:
+def _named(value: Any) -> TypeGuard[str]:
     """Whether this is a text of 1 to ID_BYTES_MAX bytes; short ones need no encoding to know."""
     return type(value) is str and (
         0 < len(value) <= ID_BYTES_MAX // 4 or (value != "" and len(value.encode()) <= ID_BYTES_MAX)
