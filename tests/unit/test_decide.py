@@ -359,6 +359,17 @@ async def test_what_is_forgotten_after_a_snapshot_is_loaded_again(owner, monkeyp
     assert (await owner.state("execution/e1"))[0] == before[0][0] + 4
 
 
+async def test_what_was_folded_once_is_not_folded_again_after_it_was_forgotten(owner, monkeypatch):
+    """I2, I13: the events that recovery read are older than the snapshot made since."""
+    monkeypatch.setattr("processors.partition_state.AGGREGATES_MAX", 0)
+    await run_through(owner, "e1")
+    await owner.take()
+    before = await owner.state("execution/e1")
+    await owner.save()
+    assert owner.part.held == {}
+    assert await owner.state("execution/e1") == before
+
+
 async def test_what_has_changed_since_the_snapshot_is_not_forgotten(owner, monkeypatch):
     monkeypatch.setattr("processors.partition_state.AGGREGATES_MAX", 0)
     await owner.say(create("v"), create("w"))

@@ -1,0 +1,305 @@
+"""Reading the tail: every event once and in order, whatever happens to its mirror."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.bus import Bus
+from streams.log import WRITER, LogUnavailable, Share, Stored
+from streams.logs.memory import MemoryLog
+from streams.partition import events_key
+from streams.tail import LOOK_S, READ_ENTRIES_MAX, Tail
+from tests.fake_bus import FakeBus
+from tests.partitions import NOW
+
+
+class CountingLog(MemoryLog):
+    """Counts the reads of the table; `away` refuses them."""
+
+    def __init__(self, partitions: int) -> None:
+        super().__init__(partitions)
+        self.reads = 0
+        self.looks = 0
+        self.away = False
+
+    async def read(self, partition: int, after: int, limit: int) -> list[Stored]:
+        if self.away:
+            raise LogUnavailable("away")
+        self.reads += 1
+        return await super().read(partition, after, limit)
+
+    async def cursors(self, consumer: str) -> Any:
+        if self.away:
+            raise LogUnavailable("away")
+        self.looks += 1
+        return await super().cursors(consumer)
+
+
+class World:
+    """A log of two partitions, its mirror, and one reader."""
+
+    def __init__(self) -> None:
+        self.log = CountingLog(2)
+        self.bus = FakeBus()
+        self.now = 0.0
+        self.tail = Tail(self.log, cast(Bus, self.bus), clock=lambda: self.now)
+        self.positions = {0: 0, 1: 0}
+        self.got: dict[int, list[bytes]] = {0: [], 1: []}
+        self.mirrored = {0: 0, 1: 0}
+
+    async def commit(self, partition: int, count: int, mirror: bool = True) -> None:
+        """Append events; their mirror may fail to come about."""
+        cursor = (await MemoryLog.cursors(self.log, WRITER))[partition]
+        if cursor.owner is None:
+            [cursor] = await self.log.take([cursor], "me")
+        messages = [b"%d/%d" % (partition, cursor.position + 1 + n) for n in range(count)]
+        share = Share(partition, cursor.epoch, cursor.position, cursor.commits + 1, cursor.hash)
+        share.types = share.subjects = ["x"] * count
+        share.messages = messages
+        assert await self.log.append([share], NOW)
+        if mirror:
+            await self.mirror(partition)
+
+    async def mirror(self, partition: int) -> None:
+        """What the processor does after a commit: bring the stream up to the head."""
+        stored = await MemoryLog.read(self.log, partition, self.mirrored[partition], 10**6)
+        first = self.mirrored[partition] + 1
+        await self.bus.mirror([(partition, first, [one.message for one in stored])])
+        self.mirrored[partition] += len(stored)
+
+    async def read(self) -> bool:
+        """One read of the reader; whether anything came."""
+        found = await self.tail.read(self.positions, 0)
+        for partition, messages in found.items():
+            self.got[partition] += messages
+            self.positions[partition] += len(messages)
+        return bool(found)
+
+    def whole(self, partition: int) -> bool:
+        """Whether the reader has every event, once and in order."""
+        count = len(self.log._events[partition])
+        return self.got[partition] == [b"%d/%d" % (partition, n) for n in range(1, count + 1)]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_what_is_mirrored_is_read_from_the_mirror(world):
+    await world.commit(0, 3)
+    assert await world.read()
+    reads = world.log.reads
+    for _ in range(5):
+        await world.commit(0, 2)
+        await world.commit(1, 1)
+        assert await world.read()
+    assert world.log.reads == reads
+    assert world.whole(0)
+    assert world.whole(1)
+    assert world.tail.gaps == 0
+
+
+async def test_at_the_beginning_nothing_is_taken_for_granted(world):
+    """F2: what was committed and never mirrored is read from the table."""
+    await world.commit(0, 3, mirror=False)
+    assert await world.read()
+    assert world.whole(0)
+
+
+async def test_a_gap_is_filled_from_the_table_and_then_the_mirror_is_read_again(world):
+    """F17."""
+    await world.commit(0, 1)
+    await world.read()
+    await world.commit(0, 6)
+    world.bus.lose(events_key(0), ["4-0", "5-0"])
+    assert await world.read()
+    assert world.got[0][-1] == b"0/3", "the unbroken beginning is of use"
+    assert world.tail.gaps == 1
+    assert await world.read()
+    assert world.whole(0)
+    reads = world.log.reads
+    await world.commit(0, 1)
+    assert await world.read()
+    assert world.whole(0)
+    assert world.log.reads == reads
+
+
+async def test_a_trimmed_beginning_is_a_gap(world):
+    """F17: the reader was slower than the trim."""
+    await world.commit(0, 1)
+    await world.read()
+    await world.commit(0, 9)
+    await world.bus.trim({events_key(0): "6-0"})
+    assert not await world.read()
+    assert await world.read()
+    assert world.whole(0)
+
+
+async def test_a_gap_in_one_partition_holds_up_no_other(world):
+    """I19."""
+    await world.commit(0, 1)
+    await world.read()
+    await world.commit(0, 3)
+    await world.commit(1, 3)
+    world.bus.lose(events_key(0), ["2-0"])
+    assert await world.read()
+    assert world.whole(1)
+    assert await world.read()
+    assert world.whole(0)
+
+
+async def test_an_end_that_was_lost_is_found_in_a_quiet_moment(world):
+    """F12: nothing comes, so the heads are compared."""
+    await world.commit(0, 2)
+    await world.read()
+    await world.commit(0, 2)
+    world.bus.flush()
+    assert not await world.read(), "nothing in the mirror"
+    assert await world.read()
+    assert world.whole(0)
+
+
+async def test_an_end_that_was_lost_is_found_beside_a_busy_partition(world):
+    """F12, I15: also where another partition never lets a quiet moment come."""
+    await world.commit(0, 2)
+    await world.commit(1, 2)
+    await world.read()
+    await world.commit(0, 2)
+    world.bus.lose(events_key(0))
+    reads = 0
+    while not world.whole(0):
+        await world.commit(1, 1)
+        assert await world.read()
+        world.now += LOOK_S / 4
+        reads += 1
+        assert reads < 12
+    assert reads > 4, "a look was due, and not at every read"
+    await world.read()
+    assert world.whole(1)
+
+
+async def test_a_busy_reader_looks_at_the_heads_now_and_then_only(world):
+    await world.commit(0, 1)
+    await world.read()
+    looks = world.log.looks
+    for _ in range(20):
+        await world.commit(0, 1)
+        assert await world.read()
+        world.now += LOOK_S / 10
+    assert world.log.looks - looks <= 2
+    assert world.log.reads == 1, "what has moved since the last look is not read from the table"
+
+
+async def test_without_redis_the_table_is_read(world):
+    """F14, F16."""
+    await world.commit(0, 2)
+    await world.read()
+    world.bus.away = True
+    await world.commit(0, 2, mirror=False)
+    assert not await world.read()
+    assert await world.read()
+    assert world.whole(0)
+    world.bus.away = False
+    await world.mirror(0)
+    await world.commit(0, 1)
+    assert await world.read()
+    assert world.whole(0)
+
+
+async def test_without_redis_the_reader_pauses_between_two_looks(world, monkeypatch):
+    """F16: no busy loop."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    world.bus.away = True
+    monkeypatch.setattr("streams.tail.asyncio.sleep", sleep)
+    for _ in range(3):
+        assert await world.tail.read(world.positions, 500) == {}
+    assert [one for one in pauses if one] == [0.2, 0.2, 0.2]
+
+
+async def test_an_outage_of_the_log_is_said_and_loses_nothing(world):
+    """F20."""
+    await world.commit(0, 1)
+    await world.read()
+    await world.commit(0, 2)
+    world.bus.lose(events_key(0), ["2-0"])
+    assert not await world.read()
+    world.log.away = True
+    with pytest.raises(LogUnavailable):
+        await world.read()
+    world.log.away = False
+    assert await world.read()
+    assert world.whole(0)
+
+
+async def test_a_long_history_is_read_in_pages(world, monkeypatch):
+    monkeypatch.setattr("streams.tail.READ_EVENTS_MAX", 10)
+    await world.commit(0, 25, mirror=False)
+    assert [await world.read() for _ in range(4)] == [True, True, True, False]
+    assert world.whole(0)
+    await world.commit(1, READ_ENTRIES_MAX + 1)
+    while not world.whole(1):
+        await world.read()
+
+
+async def test_only_the_partitions_that_are_asked_for_are_read(world):
+    await world.commit(0, 1)
+    await world.commit(1, 1)
+    del world.positions[1]
+    while await world.read():
+        pass
+    assert world.whole(0)
+    assert world.got[1] == []
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("commit"), st.integers(0, 1), st.integers(1, 4), st.booleans()),
+        st.tuples(st.just("mirror"), st.integers(0, 1)),
+        st.tuples(st.just("lose"), st.integers(0, 1), st.sets(st.integers(1, 30), max_size=4)),
+        st.tuples(st.just("trim"), st.integers(0, 1), st.integers(1, 30)),
+        st.tuples(st.just("flush")),
+        st.tuples(st.just("away")),
+        st.tuples(st.just("read")),
+        st.tuples(st.just("read")),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(STEPS)
+async def test_every_event_comes_once_and_in_order(steps: list[tuple[Any, ...]]) -> None:
+    """F12, F17, I11: under any trims, losses, flushes, outages and late mirrors."""
+    world = World()
+    for step in steps:
+        world.now += 0.5
+        match step:
+            case ("commit", partition, count, mirrored):
+                await world.commit(partition, count, mirrored and not world.bus.away)
+            case ("mirror", partition) if not world.bus.away:
+                await world.mirror(partition)
+            case ("lose", partition, positions):
+                world.bus.lose(events_key(partition), [f"{n}-0" for n in positions])
+            case ("trim", partition, position) if not world.bus.away:
+                await world.bus.trim({events_key(partition): f"{position}-0"})
+            case ("flush",):
+                world.bus.flush()
+            case ("away",):
+                world.bus.away = not world.bus.away
+            case ("read",):
+                await world.read()
+    world.bus.away = False
+    for _ in range(6):
+        world.now += LOOK_S
+        await world.read()
+    assert world.whole(0)
+    assert world.whole(1)
