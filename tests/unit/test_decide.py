@@ -344,6 +344,20 @@ async def test_snapshot_and_tail_are_the_fold_from_the_start(saved_after):
     assert [await folded.state(subject) for subject in subjects] == expected
 
 
+@pytest.mark.parametrize("loaded_before", [True, False])
+async def test_a_snapshot_after_a_restart_has_what_recovery_had_read(owner, loaded_before):
+    """I13: whether somebody has asked for it since or not."""
+    await run_through(owner, "e1", "e2")
+    expected = [await owner.state(f"execution/{root}") for root in ("e1", "e2")]
+    await owner.take()
+    if loaded_before:
+        await owner.state("execution/e1")
+    await owner.save()
+    await owner.take()
+    assert owner.part.tail == {}
+    assert [await owner.state(f"execution/{root}") for root in ("e1", "e2")] == expected
+
+
 async def test_what_is_forgotten_after_a_snapshot_is_loaded_again(owner, monkeypatch):
     monkeypatch.setattr("processors.partition_state.AGGREGATES_MAX", 1)
     await owner.say(create())
