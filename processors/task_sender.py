@@ -16,6 +16,7 @@ from streams.log import WRITER, Log
 from streams.partition import commands_key, partition_of, tasks_key
 
 SCAN_ENTRIES_MAX = 100_000  # a longer queue is taken to hold what is looked for
+MISSED_MAX = 100_000  # tasks that were missed once and answered since are forgotten then
 
 logger = structlog.get_logger(__name__)
 
@@ -29,7 +30,8 @@ class TaskSender:
     partitions: int
     asked: int = 0
     asked_again: int = 0
-    _missed: set[str] = field(default_factory=set)
+    _missed: dict[str, str] = field(default_factory=dict)
+    """Tasks that were not on their way when looked for last, and the newest answer then."""
 
     async def send(self, effects: Sequence[Effect]) -> None:
         """Send all effects, in order within each stream."""
@@ -56,8 +58,9 @@ class TaskSender:
     async def _lost(self, checks: Sequence[Assignment]) -> list[Assignment]:
         """Those that are neither on their way nor answered, seen twice: work must not be doubled.
 
-        A task leaves its stream when its answer has been published; so while the answers' stream
-        has entries that are not committed yet, nothing counts as lost.
+        A task leaves its stream in the instant that its answer comes into another one. So one that
+        was missed is lost if it is still open when that other stream's newest entry of the first
+        look has been committed.
         """
         by_role: dict[str, list[Assignment]] = defaultdict(list)
         for assignment in checks:
@@ -65,21 +68,28 @@ class TaskSender:
         absent = []
         for key, group in by_role.items():
             present = await self._present(key)
-            if present is not None:
-                absent += [one for one in group if one.message_id not in present]
-                self._missed.difference_update(
-                    one.message_id for one in group if one.message_id in present
-                )
-        busy = await self._busy({one.reply_to for one in absent})
+            for one in group:
+                if present is None or one.message_id in present:
+                    self._missed.pop(one.message_id, None)
+                else:
+                    absent.append(one)
+        if not absent:
+            return []
+        newest = {key: await self.bus.last_id(key) for key in {one.reply_to for one in absent}}
+        covered = {
+            commands_key(cursor.partition): id_parts(cursor.stream_offset)
+            for cursor in await self.log.cursors(WRITER)
+        }
         lost = []
+        if len(self._missed) > MISSED_MAX:
+            self._missed.clear()
         for one in absent:
-            if one.reply_to in busy:
-                continue
-            if one.message_id in self._missed:
-                self._missed.discard(one.message_id)
+            first = self._missed.get(one.message_id)
+            if first is None:
+                self._missed[one.message_id] = newest[one.reply_to]
+            elif id_parts(first) <= covered[one.reply_to]:
+                del self._missed[one.message_id]
                 lost.append(one)
-            else:
-                self._missed.add(one.message_id)
         if lost:
             logger.warning("tasks_lost_with_redis", asked_again=len(lost))
         return lost
@@ -95,15 +105,3 @@ class TaskSender:
             if len(present) >= SCAN_ENTRIES_MAX:
                 return None
         return present
-
-    async def _busy(self, keys: set[str]) -> set[str]:
-        """The command streams with entries that no commit has covered yet."""
-        if not keys:
-            return set()
-        covered = {
-            commands_key(cursor.partition): cursor.stream_offset
-            for cursor in await self.log.cursors(WRITER)
-        }
-        return {
-            key for key in keys if id_parts(await self.bus.last_id(key)) > id_parts(covered[key])
-        }

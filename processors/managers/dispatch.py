@@ -18,6 +18,7 @@ from streams.message import Event
 from streams.partition import commands_key
 
 RECHECK_S = 5.0
+CONFIRM_S = 1.0
 RECHECK_S_MAX = 60.0  # a long queue is looked at less and less often
 
 
@@ -38,7 +39,7 @@ class Open:
     assignment: Assignment
     asked: bool
     delay_s: float = 0.0
-    wait_s: float = RECHECK_S
+    looks: int = 0
 
 
 @dataclass(slots=True)
@@ -104,12 +105,19 @@ def due(state: Dispatch, now: float) -> list[Effect]:
             continue
         if waiting.asked:
             effects.append(Recheck(waiting.assignment))
-            waiting.wait_s = min(waiting.wait_s * 2, RECHECK_S_MAX)
+            waiting.looks += 1
         else:
             effects.append(Ask(waiting.assignment))
             waiting.asked = True
-        heappush(state.timers, (now + waiting.wait_s, root, task, attempt))
+        heappush(state.timers, (now + _wait_s(waiting.looks), root, task, attempt))
     return effects
+
+
+def _wait_s(looks: int) -> float:
+    """Two looks soon after each other, since only the second may call a task lost; then longer."""
+    if looks % 2:
+        return CONFIRM_S
+    return min(RECHECK_S * 2.0 ** (looks // 2), RECHECK_S_MAX)
 
 
 def reference(event: Event) -> Reference | None:

@@ -30,7 +30,7 @@ from aggregates.execution_messages import (
 from aggregates.execution_state import Execution
 from aggregates.problem import Refused
 from processors.agents.wire import Assignment
-from processors.managers.dispatch import DISPATCH, RECHECK_S, RECHECK_S_MAX
+from processors.managers.dispatch import CONFIRM_S, DISPATCH, RECHECK_S, RECHECK_S_MAX
 from processors.managers.manager import Ask, Recheck
 from streams.message import Event
 from tests.flows import ROLE, flow
@@ -117,13 +117,14 @@ def test_a_delayed_attempt_is_asked_for_when_its_delay_has_passed():
 
 
 def test_what_was_asked_is_checked_less_and_less_often():
-    """R33, F12: up to the bound, and for ever."""
+    """R33, F12: twice soon after each other, up to the bound, and for ever."""
     open_ = dispatch().when(*facts([SCHEDULED]), at=0.0)
     now, wait = 0.0, RECHECK_S
     for _ in range(10):
-        open_.at(now + wait - 0.001).then_nothing()
-        now += wait
-        open_.at(now).then(Recheck(asked("a")))
+        for pause in (wait, CONFIRM_S):
+            open_.at(now + pause - 0.001).then_nothing()
+            now += pause
+            open_.at(now).then(Recheck(asked("a")))
         wait = min(wait * 2, RECHECK_S_MAX)
     assert wait == RECHECK_S_MAX
 
@@ -170,7 +171,8 @@ def test_after_a_restart_what_is_open_is_checked_at_once():
     said = asked("a", tenant="acme", reply_to="commands:{5}")
     again = dispatch(SCHEDULED, **more).restored(now=50.0)
     again.at(50.0).then(Recheck(said))
-    again.at(50.0 + 2 * RECHECK_S - 0.1).then_nothing()
+    again.at(50.0 + CONFIRM_S - 0.1).then_nothing()
+    again.at(50.0 + CONFIRM_S).then(Recheck(said))
     again.when(*facts([TaskCompleted("a", 1, "ann"), scheduled("b")], **more)).then(
         Ask(asked("b", tenant="acme", reply_to="commands:{5}"))
     )
