@@ -37,6 +37,7 @@ class Inbox:
     partitions: int
     consumer: str
     moved: int = 0
+    _looked: bytes = b"0-0"
 
     async def run(self) -> None:
         """Read, move, acknowledge; an outage is waited for."""
@@ -65,9 +66,11 @@ class Inbox:
         return by_stream(answer).get(COMMANDS_INBOX, [])
 
     async def _claimed(self) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        # From where the last look ended: from the start, entries that are not idle hide the rest.
         answer: Any = await self.bus.redis.xautoclaim(
-            COMMANDS_INBOX, GROUP, self.consumer, CLAIM_IDLE_MS, count=100
+            COMMANDS_INBOX, GROUP, self.consumer, CLAIM_IDLE_MS, self._looked, count=100
         )
+        self._looked = answer[0]
         return [(entry, fields) for entry, fields in answer[1] if fields]
 
     async def _move(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:

@@ -16,7 +16,7 @@ import structlog
 from processors.decide import Decided
 from processors.partition_state import PartitionState
 from streams.bus import MIRROR_ENTRIES, Bus, BusUnavailable, id_parts
-from streams.log import Log
+from streams.log import Log, LogUnavailable
 from streams.partition import events_key
 
 PAGE_EVENTS = 2_000
@@ -66,7 +66,7 @@ class Mirroring:
                     replies[key].append(message)
             if replies:
                 await self.bus.append(replies)
-        except BusUnavailable as error:
+        except (BusUnavailable, LogUnavailable) as error:
             self.failures += 1
             logger.warning("mirror_failed", error=str(error))
 

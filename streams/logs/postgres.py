@@ -162,6 +162,8 @@ class PostgresLog:
         except _REFUSED as error:
             raise Unacceptable(str(error)[:300]) from error
         except _UNREACHABLE as error:
+            if isinstance(error, ValueError):  # the client could not even encode it
+                raise Unacceptable(str(error)[:300]) from error
             raise CommitUnknown(f"{type(error).__name__}: {error}"[:300]) from error
 
     async def advance(self, consumer: str, moves: Sequence[tuple[int, int, int]]) -> set[int]:
