@@ -17,6 +17,9 @@ from streams.feed import Batch
 from streams.log import WRITER, LogUnavailable
 from streams.partition import commands_key
 
+BATCH_ENTRIES_MAX = 4_000
+"""All partitions together in one batch. Deciding it takes a fraction of the shortest lease, or a
+worker with a backlog would lose its leases over every batch, and so would the next one."""
 BLOCK_MS = 500  # how long an idle read keeps a newly taken partition waiting
 TRIM_S = 2.0
 
@@ -35,6 +38,7 @@ class CommandFeed(LeasedFeed):
         self._moving: asyncio.Task[None] | None = None
         self._offsets: dict[int, str] = {}
         self._trimmed = 0.0
+        self._busy = 1
         self._doubtful = False
 
     async def start(self) -> None:
@@ -74,12 +78,15 @@ class CommandFeed(LeasedFeed):
         if not streams:
             await self._watch_incarnation()
             return None
+        self._busy = len(streams)
         entries = {}
         for partition, part in parts.items():
-            if batch := streams.get(commands_key(partition)):
+            batch = streams.get(commands_key(partition))
+            # What was read for a state that was dropped meanwhile is read again from its offset.
+            if batch and self.processor.parts.get(partition) is part:
                 entries[partition] = (part, batch)
                 self._offsets[partition] = batch[-1][0]
-        return Batch(tuple(entries), entries)
+        return Batch(tuple(entries), entries) if entries else None
 
     def _after(self, partitions: Iterable[int]) -> tuple[dict[str, str], int]:
         """Which streams to read from where, and how many entries of each at most."""
@@ -89,16 +96,20 @@ class CommandFeed(LeasedFeed):
             partition = min(careful)
             key = commands_key(partition)
             return {key: offsets[partition]}, self.processor.careful[partition]
-        return {commands_key(p): offset for p, offset in offsets.items()}, ENTRIES_MAX
+        count = min(ENTRIES_MAX, BATCH_ENTRIES_MAX // self._busy or 1)
+        return {commands_key(p): offset for p, offset in offsets.items()}, count
 
     async def _mend(self) -> None:
         """Open again what was dropped because a commit failed."""
-        for partition in self.owned:
-            part = self.processor.parts.get(partition)
-            if part is None or not part.valid:
-                await self.processor.settle()
+        if all(map(self.processor.is_whole, self.owned)):
+            return
+        await self.processor.settle()
+        async with self.changing:
+            for partition in self.owned:
+                if self.processor.is_whole(partition):
+                    continue
                 if await self.processor.reopen(partition):
-                    self.opened(partition)
+                    self.is_open(partition, self.processor.leases.held[partition].epoch)
 
     async def rewind(self) -> None:
         """The agent crashed: nothing of what it had in memory counts."""

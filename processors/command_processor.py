@@ -87,6 +87,11 @@ class CommandProcessor:
         if part := self.parts.pop(partition, None):
             part.valid = False
 
+    def is_whole(self, partition: int) -> bool:
+        """Whether the partition is open and nothing of its state was dropped."""
+        part = self.parts.get(partition)
+        return part is not None and part.valid
+
     async def reopen(self, partition: int) -> bool:
         """Take a dropped partition again under a new epoch; False where somebody else has it."""
         self.close(partition)
@@ -183,7 +188,9 @@ class CommandProcessor:
             else:
                 self.counters.fenced += 1
                 one.part.valid = False
-                self.leases.forget(one.share.partition)
+                held = self.leases.held.get(one.share.partition)
+                if held is not None and held.epoch == one.share.epoch:  # not taken again since
+                    self.leases.forget(one.share.partition)
         await self.mirroring.publish(done)
 
     @staticmethod

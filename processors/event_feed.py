@@ -57,10 +57,13 @@ class EventFeed(LeasedFeed):
             return None
         if not found:
             return None
-        entries = {p: [decode_event(raw) for raw in messages] for p, messages in found.items()}
-        for partition, events in entries.items():
-            self._positions[partition] = events[-1].position
-        return Batch(tuple(entries), entries)
+        entries = {}
+        for partition, messages in found.items():
+            # A partition that was opened again meanwhile reads on from where it was opened.
+            if self._positions.get(partition) == positions[partition]:
+                entries[partition] = [decode_event(raw) for raw in messages]
+                self._positions[partition] += len(messages)
+        return Batch(tuple(entries), entries) if entries else None
 
     async def rewind(self) -> None:
         """The agent crashed: open every partition again at its durable position."""
@@ -71,7 +74,12 @@ class EventFeed(LeasedFeed):
             for partition in self.owned:
                 self.worker.close(partition)
             self._rewound = False
-        for partition in self.owned:
-            if partition not in self.reader.positions and partition in self.worker.leases.held:
-                await self.worker.open(partition)
-                self.opened(partition)
+        if self.owned <= self.reader.positions.keys():
+            return
+        async with self.changing:
+            held = self.worker.leases.held
+            for partition in self.owned - self.reader.positions.keys():
+                if partition in held:
+                    epoch = held[partition].epoch
+                    await self.worker.open(partition)
+                    self.is_open(partition, epoch)

@@ -12,6 +12,7 @@ from streams.leases import Leases
 from streams.log import Log, LogUnavailable
 
 PAUSE_S = 0.2  # after Redis or Postgres did not answer
+OPEN_S = 0.1  # what was opened in this time is worked on while the rest is opened
 
 logger = structlog.get_logger(__name__)
 
@@ -43,6 +44,8 @@ class LeasedFeed:
         self.topic = topic
         self.worker = worker
         self.owned: frozenset[int] = frozenset()
+        self.changing = asyncio.Lock()  # partitions are opened and closed by one at a time
+        self._epochs: dict[int, int] = {}
 
     @property
     def partitions(self) -> int:
@@ -57,8 +60,10 @@ class LeasedFeed:
 
     async def stop(self) -> None:
         """Finish what is in hand and hand the leases over."""
-        await self.worker.drain()
-        await self.worker.leases.stop()
+        try:
+            await self.worker.drain()
+        finally:
+            await self.worker.leases.stop()
 
     def opened(self, partition: int) -> None:
         """A partition can be read from now on."""
@@ -67,26 +72,48 @@ class LeasedFeed:
         """Open what was taken, close what was lost, and say what is owned now."""
         leases = self.worker.leases
         while True:
-            held = frozenset(leases.held)
-            lost = self.owned - held
-            for partition in lost:
-                self.worker.close(partition)
-            opened = [p for p in sorted(held - self.owned) if await self._open(p)]
-            if lost or opened:
-                self.owned = (self.owned & frozenset(leases.held)) | frozenset(opened)
-                return self.owned
-            if held == self.owned:
+            async with self.changing:
+                lost = self._close_lost()
+                opened = await self._open_taken()
+                if lost or opened:
+                    self.owned |= opened
+                    return self.owned
+            if leases.held.keys() == self.owned:
                 await leases.changed()
             else:
                 await asyncio.sleep(PAUSE_S)
 
-    async def _open(self, partition: int) -> bool:
-        try:
-            await self.worker.open(partition)
-        except (BusUnavailable, LogUnavailable, KeyError) as error:
-            logger.warning(
-                "partition_not_opened", topic=self.topic, partition=partition, error=repr(error)
-            )
-            return False
+    def _close_lost(self) -> bool:
+        """Forget what is not held any more, or was lost and taken again meanwhile."""
+        held = self.worker.leases.held
+        lost = {p for p, e in self._epochs.items() if p not in held or held[p].epoch != e}
+        for partition in lost:
+            self.worker.close(partition)
+            del self._epochs[partition]
+        self.owned -= lost
+        return bool(lost)
+
+    async def _open_taken(self) -> frozenset[int]:
+        """Open what is held, for a while; at least one partition, where one can be opened."""
+        clock = asyncio.get_running_loop().time
+        opened: set[int] = set()
+        until = clock() + OPEN_S
+        for partition in sorted(self.worker.leases.held.keys() - self.owned):
+            try:
+                epoch = self.worker.leases.held[partition].epoch
+                await self.worker.open(partition)
+            except (BusUnavailable, LogUnavailable, KeyError) as error:
+                logger.warning(
+                    "partition_not_opened", topic=self.topic, partition=partition, error=repr(error)
+                )
+                continue
+            self.is_open(partition, epoch)
+            opened.add(partition)
+            if clock() > until:
+                break
+        return frozenset(opened)
+
+    def is_open(self, partition: int, epoch: int) -> None:
+        """Note under which taking of its lease a partition was opened."""
+        self._epochs[partition] = epoch
         self.opened(partition)
-        return True

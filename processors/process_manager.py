@@ -22,7 +22,7 @@ from streams.bus import BusUnavailable
 from streams.codec import decode_event
 from streams.ending import end
 from streams.leases import Leases
-from streams.log import READ_EVENTS_MAX, Log, LogUnavailable, SnapshotRow
+from streams.log import READ_EVENTS_MAX, Cursor, Log, LogUnavailable, SnapshotRow
 from streams.message import Event
 
 TICK_S = 0.25  # how exactly timers are kept
@@ -30,6 +30,16 @@ RETRY_S = 0.2
 SNAPSHOT_EVENTS = 20_000
 
 logger = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One open partition: its state, how far that has come, and under which taking of the lease."""
+
+    state: Any
+    position: int
+    epoch: int
+    snapshot: int
 
 
 @dataclass(slots=True)
@@ -43,10 +53,9 @@ class ProcessManager:
     partitions: int
     now: Callable[[], float]
     positions: dict[int, int] = field(default_factory=dict)
-    states: dict[int, Any] = field(default_factory=dict)
+    parts: dict[int, Part] = field(default_factory=dict)
     events: int = 0
     plans: Blueprints = field(init=False)
-    _snapshots: dict[int, int] = field(default_factory=dict)
     _ticking: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
@@ -62,20 +71,21 @@ class ProcessManager:
         if subject in saved:
             data = orjson.loads(saved[subject].state)
             found = await self.plans.find(self.manager.references(data))
-            state, position = self.manager.load(data, found, self.now()), cursor.snapshot
-        self._snapshots[partition] = position
+            state, position = self.manager.load(data, found, self.now()), saved[subject].version
+        snapshot = position
         while position < cursor.position:
             limit = min(READ_EVENTS_MAX, cursor.position - position)
             page = await self.log.read(partition, position, limit)
             await self._react(state, [decode_event(stored.message) for stored in page])
             position = page[-1].position
-        self.states[partition], self.positions[partition] = state, cursor.position
+        self.parts[partition] = Part(state, position, cursor.epoch, snapshot)
+        self.positions[partition] = position
         if self._ticking is None:
             self._ticking = asyncio.create_task(self._tick(), name=f"{self.manager.name} timers")
 
     def close(self, partition: int) -> None:
         """Forget a partition that is no longer ours."""
-        self.states.pop(partition, None)
+        self.parts.pop(partition, None)
         self.positions.pop(partition, None)
 
     async def drain(self) -> None:
@@ -95,19 +105,21 @@ class ProcessManager:
 
     async def _handle(self, entries: Mapping[int, Sequence[Event]]) -> None:
         effects: list[Effect] = []
-        moves = []
+        moved: dict[int, Part] = {}
         for partition, events in entries.items():
-            fresh = unseen(events, self.positions.get(partition))
-            cursor = self.leases.held.get(partition)
-            if not fresh or cursor is None:
+            part = self.parts.get(partition)
+            fresh = unseen(events, part.position if part else None)
+            if not fresh or part is None:
                 continue
-            effects += await self._react(self.states[partition], fresh)
-            self.positions[partition] = fresh[-1].position
+            effects += await self._react(part.state, fresh)
+            part.position = fresh[-1].position
             self.events += len(fresh)
-            moves.append((partition, cursor.epoch, fresh[-1].position))
+            if self.parts.get(partition) is part:  # else it was opened again meanwhile
+                self.positions[partition] = part.position
+                moved[partition] = part
         await self._send(effects)
-        if moves:
-            await self._advance(moves)
+        if moved:
+            await self._advance(moved)
 
     async def _react(self, state: Any, events: Sequence[Event]) -> list[Effect]:
         wanted = {r for event in events if (r := self.manager.reference(event)) is not None}
@@ -129,31 +141,37 @@ class ProcessManager:
                 logger.warning("effects_wait", manager=self.manager.name, error=str(error))
                 await asyncio.sleep(RETRY_S)
 
-    async def _advance(self, moves: list[tuple[int, int, int]]) -> None:
+    async def _advance(self, moved: Mapping[int, Part]) -> None:
+        moves = [(partition, part.epoch, part.position) for partition, part in moved.items()]
         try:
             ours = await self.log.advance(self.manager.name, moves)
         except LogUnavailable as error:  # the next batch moves further
             logger.warning("cursor_waits", manager=self.manager.name, error=str(error))
             return
-        for partition, _, position in moves:
+        for partition, part in moved.items():
+            cursor = self.leases.held.get(partition)
+            if cursor is None or cursor.epoch != part.epoch:
+                continue
             if partition not in ours:
                 self.leases.forget(partition)
-            elif position - self._snapshots.get(partition, 0) >= SNAPSHOT_EVENTS:
-                await self._save(partition, position)
+                continue
+            cursor.position = part.position  # where to begin if it is opened again
+            if part.position - part.snapshot >= SNAPSHOT_EVENTS:
+                await self._save(cursor, part)
 
-    async def _save(self, partition: int, position: int) -> None:
-        state = orjson.dumps(self.manager.dump(self.states[partition]))
-        row = SnapshotRow(self._subject(partition), position, state)
-        with contextlib.suppress(LogUnavailable, KeyError):
-            await self.log.save(self.leases.held[partition], position, [row])
-            self._snapshots[partition] = position
+    async def _save(self, cursor: Cursor, part: Part) -> None:
+        state = orjson.dumps(self.manager.dump(part.state))
+        row = SnapshotRow(self._subject(cursor.partition), part.position, state)
+        with contextlib.suppress(LogUnavailable):
+            if await self.log.save(cursor, part.position, [row]):
+                part.snapshot = row.version
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             now = self.now()
-            effects = [e for state in self.states.values() for e in self.manager.due(state, now)]
-            await self._send(effects)
+            due = [e for part in self.parts.values() for e in self.manager.due(part.state, now)]
+            await self._send(due)
 
     def _subject(self, partition: int) -> str:
         return f"{self.manager.name}/{partition}"
