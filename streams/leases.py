@@ -39,6 +39,7 @@ class Leases:
         self.held: dict[int, Cursor] = {}
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._seen: dict[int, tuple[int, int, float]] = {}
+        self._lost: set[int] = set()  # and nobody has looked at `held` since
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -57,14 +58,16 @@ class Leases:
         self._changed.set()
 
     async def changed(self) -> None:
-        """Wait until partitions were taken or lost."""
+        """Wait until partitions were taken or lost; look at `held` before waiting for anything."""
         await self._changed.wait()
         self._changed.clear()
+        self._lost.clear()
 
     def forget(self, partition: int) -> None:
         """A write was refused: the partition belongs to somebody else now."""
         if self.held.pop(partition, None) is not None:
             logger.warning("lease_lost", consumer=self.consumer, partition=partition)
+            self._lost.add(partition)
             self._changed.set()
 
     async def retake(self, partition: int) -> Cursor | None:
@@ -112,7 +115,9 @@ class Leases:
         now = self._clock()
         free = []
         for cursor in await self.log.cursors(self.consumer):
-            if cursor.partition in self.held:
+            # What was lost comes back only after it was seen to be lost: whoever works on it must
+            # drop what it has, since others have written meanwhile.
+            if cursor.partition in self.held or cursor.partition in self._lost:
                 continue
             epoch, beat, since = self._seen.get(cursor.partition, (-1, -1, now))
             if (epoch, beat) != (cursor.epoch, cursor.beat):

@@ -31,7 +31,7 @@ class FakeBus:
         self._streams.clear()
         self._last.clear()
         self.life += 1
-        self.now_ms = self.now_ms if now_ms is None else now_ms
+        self.now_ms = self.now_ms + 1_000 if now_ms is None else now_ms
 
     def lose(self, key: str, ids: Sequence[str] | None = None) -> None:
         """Entries are lost, all or some; their ids are not given again."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
 from aggregates import DECIDERS
-from aggregates.decider import Decider
-from aggregates.problem import Refused
 from processors import commands
 from processors.partition_state import REFUSAL, evict
 from streams.chain import verify
@@ -19,6 +17,7 @@ from streams.logs.memory import MemoryLog
 from streams.message import Command, Outcome
 from tests.flows import document
 from tests.partitions import Owner, asking, here
+from tests.tallies import TALLY, add
 
 FLOW = document({"a": [], "b": ["a"]})
 
@@ -189,55 +188,17 @@ async def test_an_unknown_or_wrong_command_is_refused_and_its_neighbours_are_not
     assert [o.problem and o.problem["code"] for o in outcomes] == [None, code, None]
 
 
-@dataclass(slots=True)
-class Explode:
-    times: int
-
-
-@dataclass(slots=True)
-class Exploded:
-    times: int
-
-
-def explode(state: list[int], command: Any, now: Any) -> list[Any]:
-    if command.times < 0:
-        raise ZeroDivisionError("a bug")
-    if command.times == 0:
-        raise Refused("NEVER", "It does not explode.")
-    return [Exploded(command.times)]
-
-
-def gone(state: list[int], event: Any) -> list[int]:
-    return [*state, event.times]
-
-
-BOMB: Decider[list[int]] = Decider(
-    name="bomb",
-    commands=(Explode,),
-    events=(Exploded,),
-    initial=lambda _: [],
-    decide=explode,
-    evolve=gone,
-    dump=list,
-    load=lambda _, data, __: list(data),
-)
-
-
-def bomb(times: int, root: str = "b") -> Command:
-    return asking(commands.command("bomb", root, "Explode", {"times": times}))
-
-
 async def test_a_decision_that_crashes_costs_its_own_command_only():
     """F33, I15: it is refused, recorded, and answered alike when it is given again."""
-    owner = await Owner(deciders=(*DECIDERS, BOMB)).take()
-    crash = bomb(-1)
-    outcomes = await owner.say(bomb(1), crash, bomb(2), create())
+    owner = await Owner(deciders=(*DECIDERS, TALLY)).take()
+    crash = add(-1)
+    outcomes = await owner.say(add(1), crash, add(2), create())
     assert [o.problem and o.problem["code"] for o in outcomes] == [None, "INTERNAL", None, None]
     assert "ZeroDivisionError" in (outcomes[1].problem or {})["detail"]
-    assert await owner.state("bomb/b") == (2, [1, 2])
+    assert await owner.state("tally/t") == (2, [1, 2])
     await owner.take()
     assert [told(o) for o in await owner.say(crash)] == [outcomes[1]]
-    assert await owner.state("bomb/b") == (2, [1, 2])
+    assert await owner.state("tally/t") == (2, [1, 2])
 
 
 # Workflows --------------------------------------------------------------------------------------

@@ -145,6 +145,20 @@ async def test_only_one_of_two_challengers_wins(log, old):
     assert {cursor.epoch for cursor in await log.cursors(WRITER)} == {2}
 
 
+async def test_what_was_lost_comes_back_only_after_it_was_seen_to_be_lost(old, new):
+    """F24: or whoever works on it would go on with what it had before others wrote."""
+    await old.round()
+    await old.leases.changed()
+    await new.round()
+    await new.round(LEASE_S)
+    await new.leases.stop()
+    assert await old.round() == set(), "free, and not taken in the round that found it lost"
+    assert await old.round() == set()
+    await old.leases.changed()
+    assert await old.round() == {0, 1}
+    assert {cursor.epoch for cursor in old.leases.held.values()} == {3}
+
+
 # Retaking ---------------------------------------------------------------------------------------
 
 

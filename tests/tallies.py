@@ -1,0 +1,54 @@
+"""The smallest aggregate, for tests of what surrounds it: all numbers that were added."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from aggregates.decider import Decider
+from aggregates.problem import Refused
+from processors.commands import command
+from streams.message import Command
+
+
+@dataclass(slots=True)
+class Add:
+    """Add a number; 0 is refused, a negative one crashes."""
+
+    number: int
+    text: str = ""
+
+
+@dataclass(slots=True)
+class Added:
+    """A number was added."""
+
+    number: int
+    text: str
+
+
+def _decide(state: list[int], said: Any, now: Any) -> list[Any]:
+    if said.number < 0:
+        raise ZeroDivisionError("a bug")
+    if said.number == 0:
+        raise Refused("NOTHING", "Nothing is added.")
+    return [Added(said.number, said.text)]
+
+
+TALLY: Decider[list[int]] = Decider(
+    name="tally",
+    commands=(Add,),
+    events=(Added,),
+    initial=lambda _: [],
+    decide=_decide,
+    evolve=lambda state, event: [*state, event.number],
+    dump=list,
+    load=lambda _, data, __: list(data),
+)
+
+
+def add(number: int, root: str = "t", text: str = "") -> Command:
+    """A command whose outcome somebody waits for."""
+    made = command("tally", root, "Add", {"number": number, "text": text})
+    made.reply_to = "replies:me"
+    return made
