@@ -76,7 +76,8 @@ async def decide_batch(
         part = decided.part
         if part.unsure:
             await settle_outcomes(log, part, [command.id for command, _ in commands])
-        subjects = {c.subject for c, _ in commands if c.id not in part.outcomes}
+        known = part.outcomes
+        subjects = {c.subject for c, _ in commands if c.id not in known}
         await load(log, part, names, plans, subjects)
         decided.needed = {s: part.held[s] for s in subjects if s in part.held}
     await _attach(names, plans, [one for _, commands in work for one in commands])
@@ -122,9 +123,9 @@ async def _attach(names: Vocabulary, plans: Blueprints, commands: Sequence[Typed
     referring: list[tuple[Any, Any]] = []
     wanted: set[Reference] = set()
     for command, typed in commands:
-        decider = names.deciders.get(command.aggregate)
-        if decider is None or isinstance(typed, Refused):
+        if type(typed) not in names.referring:
             continue
+        decider = names.deciders[command.aggregate]
         reference = decider.reference(typed)
         if reference is not None:
             referring.append((decider, typed))
@@ -144,7 +145,8 @@ def _decide(decided: Decided, command: Command, typed: Any, now: datetime, stamp
         if command.reply_to:
             decided.replies.append((command.reply_to, encode_outcome(known, repeated=True)))
         return
-    held = part.held.get(command.subject)
+    subject = command.subject
+    held = part.held.get(subject)
     first = share.last + 1
     problem = None
     try:
@@ -152,7 +154,7 @@ def _decide(decided: Decided, command: Command, typed: Any, now: datetime, stamp
             raise typed
         assert held is not None
         events = held.decider.decide(held.state, typed, now)
-        _record(share, held, command, events, stamp)
+        _record(share, held, command, subject, events, stamp)
     except Refused as error:
         problem = error.problem()
     except Exception as error:  # a bug in a decision costs this command, and nobody else
@@ -161,7 +163,7 @@ def _decide(decided: Decided, command: Command, typed: Any, now: datetime, stamp
     if problem is not None:
         decided.refusals += 1
         said = {"command_type": command.type, "command_id": command.id, **problem}
-        _append(share, REFUSAL, held.version if held else 0, command, said, stamp)
+        _append(share, REFUSAL, subject, held.version if held else 0, command, said, stamp)
     outcome = Outcome(command.id, share.partition, first, share.last, problem)
     share.commands.append((command.id, share.last - first + 1))
     part.remember(outcome)
@@ -169,11 +171,13 @@ def _decide(decided: Decided, command: Command, typed: Any, now: datetime, stamp
         decided.replies.append((command.reply_to, encode_outcome(outcome)))
 
 
-def _record(share: Share, held: Held, command: Command, events: list[Any], stamp: str) -> None:
+def _record(
+    share: Share, held: Held, command: Command, subject: str, events: list[Any], stamp: str
+) -> None:
     decider, version = held.decider, held.version
     for event in events:
         version += 1
-        _append(share, type(event).__name__, version, command, event, stamp)
+        _append(share, type(event).__name__, subject, version, command, event, stamp)
         held.state = decider.evolve(held.state, event)
         if type(event) in BESIDE:
             _keep_beside(share, command, event)
@@ -193,9 +197,14 @@ def _keep_beside(share: Share, command: Command, event: Any) -> None:
 
 
 def _append(
-    share: Share, event_type: str, version: int, command: Command, data: Any, stamp: str
+    share: Share,
+    event_type: str,
+    subject: str,
+    version: int,
+    command: Command,
+    data: Any,
+    stamp: str,
 ) -> None:
-    subject = f"{command.aggregate}/{command.root}"
     message = encode_event(
         share.partition, share.last + 1, event_type, subject, version, stamp, command, data
     )
