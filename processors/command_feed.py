@@ -61,19 +61,23 @@ class CommandFeed(LeasedFeed):
         """The next entries of each owned partition; None when nothing came for a while."""
         try:
             await self._mend()
-            await self._trim()
             if self._doubtful:
                 await self._watch_incarnation()
+            await self._trim()
             parts = {p: self.processor.parts[p] for p in self.owned if p in self.processor.parts}
             offsets, count = self._after(parts.keys())
             if not offsets:
                 await asyncio.sleep(UNOWNED_S)
                 return None
-            streams = await self.processor.bus.read(offsets, count, BLOCK_MS)
+            careful = bool(self.processor.careful)
+            streams = await self.processor.bus.read(offsets, count, 1 if careful else BLOCK_MS)
         except (BusUnavailable, LogUnavailable) as error:
             logger.warning("commands_unavailable", error=str(error))
             self._doubtful = True  # the Redis that answers next may be another one
             await asyncio.sleep(PAUSE_S)
+            return None
+        if not streams and careful:  # what was to be tried in small batches is done
+            self.processor.careful.pop(min(self.processor.careful), None)
             return None
         if not streams:
             await self._watch_incarnation()
@@ -121,17 +125,21 @@ class CommandFeed(LeasedFeed):
         try:
             incarnation = await self.processor.bus.incarnation()
         except BusUnavailable:
+            self._doubtful = True
             return
         self._doubtful = False
         for partition in self.owned:
             part = self.processor.parts.get(partition)
             if part is not None and part.valid and part.cursor.incarnation != incarnation:
                 logger.warning("redis_was_replaced", partition=partition)
-                part.cursor.incarnation = incarnation
+                part.cursor.incarnation, part.cursor.stream_offset = incarnation, "0-0"
                 self._offsets[partition] = "0-0"
 
     async def _trim(self) -> None:
         now = time.monotonic()
         if now - self._trimmed >= TRIM_S:
             self._trimmed = now
-            await self.processor.trim()
+            # Another Redis than the one that was read gives other ids: nothing of it is passed.
+            await self._watch_incarnation()
+            if not self._doubtful:
+                await self.processor.trim()

@@ -79,6 +79,7 @@ class CommandProcessor:
         cursor = self.leases.held[partition]
         part = await open_partition(self.log, cursor)
         part.offset, part.cursor.incarnation = await self._offset(part)
+        part.cursor.stream_offset = part.offset  # of this Redis, nothing more has been passed
         await self.mirroring.catch_up(part)
         self.parts[partition] = part
 

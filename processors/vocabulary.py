@@ -79,7 +79,8 @@ def _checked(kind: type[Any]) -> Callable[[Any], tuple[dict[str, Any], Any, Any]
     schema: Any = create_model(kind.__name__, __config__=config, **given).__pydantic_core_schema__
     while schema["type"] != "model-fields":
         schema = schema["schema"]
-    return SchemaValidator(schema, CoreConfig(strict=True, extra_fields_behavior="forbid")).validate_python
+    rules = CoreConfig(strict=True, extra_fields_behavior="forbid")
+    return SchemaValidator(schema, rules).validate_python
 
 
 def _default(of: Field[Any]) -> Any:
