@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from aggregates import DECIDERS
 from aggregates.decider import Decider
-from processors import partition_state
+from processors import commands, partition_state
 from processors.blueprints import Blueprints
 from processors.decide import Decided, decide_batch
 from processors.partition_state import PartitionState, open_partition
@@ -19,8 +20,10 @@ from streams.log import WRITER
 from streams.logs.memory import MemoryLog
 from streams.message import Command, Event, Outcome
 from streams.partition import partition_of
+from tests.flows import document
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+FLOW = document({"a": [], "b": ["a"]})
 
 
 class Owner:
@@ -102,3 +105,23 @@ def asking(command: Command) -> Command:
     """The same command, whose outcome somebody waits for."""
     command.reply_to = "replies:me"
     return command
+
+
+def create(workflow_id: str = "w", definition: Any = FLOW) -> Command:
+    return asking(commands.create_workflow(definition=definition, workflow_id=workflow_id))
+
+
+def start(execution_id: str = "e", workflow_id: str = "w", revision: int = 0) -> Command:
+    return asking(
+        commands.start_execution(workflow_id, revision=revision, execution_id=execution_id)
+    )
+
+
+def answer(kind: str, task: str, attempt: int = 1, execution_id: str = "e", **said: Any) -> Command:
+    data = {"task": task, "attempt": attempt, "agent": "ann", **said}
+    return asking(commands.command("execution", execution_id, kind, data))
+
+
+def told(outcome: Outcome) -> Outcome:
+    """An outcome without whether it was said before."""
+    return replace(outcome, repeated=False)

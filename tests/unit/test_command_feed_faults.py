@@ -1,0 +1,192 @@
+"""The loop of the command processor when the log or Redis fails, or refuses what it is given."""
+
+from __future__ import annotations
+
+import pytest
+
+from processors.partition_state import REFUSAL
+from streams.codec import encode_command
+from streams.partition import commands_key
+from tests.deciding import MARK, Process, World, crashing
+from tests.partitions import here
+from tests.tallies import add
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits before it tries again."""
+    monkeypatch.setattr("processors.command_processor.RETRY_S", 0)
+    monkeypatch.setattr("processors.command_feed.PAUSE_S", 0)
+    monkeypatch.setattr("processors.command_feed.UNOWNED_S", 0)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# Unknown commits and outages --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["unknown", "answer lost", "away"])
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_commit_without_an_answer_loses_and_doubles_nothing(world, fault, times):
+    """F20, F21, F22, I4."""
+    said = [add(1), add(0), add(2)]
+    world.publish(*said)
+    world.log.faults = [fault] * times
+    await (await world.me.begin()).run()
+    assert await world.numbers() == [1, 2]
+    assert [e.type for e in await world.events()] == ["Added", REFUSAL, "Added"]
+    unknown = 1 if fault == "answer lost" else times
+    assert world.me.processor.counters.unknown_commits == unknown
+    world.log.faults.clear()
+    world.publish(*said)  # whoever has no outcome asks again
+    await world.me.run()
+    outcomes = {o.command_id: (o.first, o.last, bool(o.problem)) for o in world.outcomes()}
+    expected = [(1, 1, False), (2, 2, True), (3, 3, False)]
+    assert outcomes == dict(zip([c.id for c in said], expected, strict=True))
+    assert len(await world.events()) == 3
+    await world.whole()
+    assert await world.mirrored()
+
+
+async def test_an_outage_while_deciding_is_waited_for(world):
+    """F20."""
+    refused = add(0)
+    world.publish(refused)
+    await (await world.me.begin()).run()
+    await world.me.leases.stop()
+    after = await Process(world.log, world.bus, "next").begin()
+    world.publish(refused, add(2))  # whether it was refused is read from the log
+    world.log.read_faults = 2
+    await after.run()
+    assert world.log.read_faults == 0
+    assert await world.numbers() == [2]
+    await world.whole()
+
+
+async def test_without_redis_commits_go_on_and_the_mirror_is_brought_up_later(world):
+    """F12, F14, I11."""
+    world.publish(add(1), add(2))
+    await world.me.begin()
+    batch = await world.me.feed.next()
+    assert batch is not None
+    world.bus.away = True
+    await world.me.processor.handle(batch.entries)
+    await world.me.processor.drain()
+    assert await world.numbers() == [1, 2]
+    assert world.me.processor.mirroring.failures == 1
+    assert not await world.me.step()
+    world.bus.away = False
+    world.publish(add(3))
+    await world.me.run()
+    assert await world.numbers() == [1, 2, 3]
+    assert await world.mirrored()
+    assert world.me.processor.counters.repeats == 0
+
+
+async def test_an_outage_of_the_log_while_mirroring_is_waited_for(world):
+    """F20, I15: Redis was away, then the table is when the mirror is brought up from it."""
+    world.publish(add(1))
+    await world.me.begin()
+    batch = await world.me.feed.next()
+    assert batch is not None
+    world.bus.away = True
+    await world.me.processor.handle(batch.entries)
+    await world.me.processor.drain()
+    world.bus.away = False
+    world.log.read_faults = 1
+    world.publish(add(2))
+    await crashing(world.me, world.me.run())
+    world.publish(add(3))
+    await world.me.run()
+    assert await world.numbers() == [1, 2, 3]
+    assert await world.mirrored()
+
+
+# Content that the database refuses --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0, 1, 6, 7, 12])
+async def test_what_the_database_refuses_costs_its_own_command_only(world, place):
+    """F32, I19, I20: found by halves, kept as a dead letter; the others go on in order."""
+    said = [add(n) for n in range(1, 14)]
+    said[place] = add(99, text=MARK)
+    world.publish(*said)
+    await (await world.me.begin()).run()
+    assert await world.numbers() == [n for n in range(1, 14) if n != place + 1]
+    [letter] = world.log.dead_letters.values()
+    assert letter.raw == encode_command(said[place])
+    assert (letter.source, letter.entry) == (commands_key(0), world.bus.ids(commands_key(0))[place])
+    assert world.me.processor.counters.dead_letters == 1
+    await world.whole()
+    assert await world.mirrored()
+    answered = {outcome.command_id for outcome in world.outcomes()}
+    assert answered == {c.id for c in said} - {said[place].id}
+
+
+async def test_care_is_given_up_when_it_is_not_needed_any_more(world, monkeypatch):
+    monkeypatch.setattr("processors.command_processor.ENTRIES_MAX", 8)
+    world.publish(add(1, text=MARK), *[add(n) for n in range(2, 40)])
+    await (await world.me.begin()).run()
+    assert await world.numbers() == list(range(2, 40))
+    assert world.me.processor.careful == {}
+
+
+async def test_several_refused_ones_among_several_partitions():
+    """I19: neighbours in other partitions lose nothing either."""
+    world = World(3)
+    roots = [here("t", partition, 3) for partition in range(3)]
+    said = [add(n, root) for n in range(1, 8) for root in roots]
+    said[4] = add(90, roots[1], MARK)
+    said[16] = add(91, roots[1], MARK)
+    said[20] = add(92, roots[2], MARK)
+    world.publish(*said)
+    await (await world.me.begin()).run()
+    assert await world.numbers(0) == [1, 2, 3, 4, 5, 6, 7]
+    assert await world.numbers(1) == [1, 3, 4, 5, 7]
+    assert await world.numbers(2) == [1, 2, 3, 4, 5, 6]
+    assert len(world.log.dead_letters) == 3
+    await world.whole()
+
+
+# Another Redis ----------------------------------------------------------------------------------
+
+
+async def test_after_a_restart_of_redis_without_data_everything_new_is_read(world):
+    """F12: whatever ids its clock gives."""
+    world.publish(add(1), add(2))
+    await (await world.me.begin()).run()
+    world.bus.away = True
+    assert not await world.me.step()
+    world.bus.away = False
+    world.bus.flush(now_ms=5)
+    world.publish(add(3))
+    await world.me.run()
+    assert await world.numbers() == [1, 2, 3]
+
+
+async def test_after_a_restart_of_redis_and_of_the_process_everything_new_is_read(world):
+    world.publish(add(1))
+    await (await world.me.begin()).run()
+    await world.me.leases.stop()
+    world.bus.flush(now_ms=5)
+    world.publish(add(2))
+    await (await Process(world.log, world.bus, "next").begin()).run()
+    assert await world.numbers() == [1, 2]
+    assert await world.mirrored(), "brought up when the partition was opened"
+
+
+async def test_nothing_unread_is_trimmed_from_another_redis(world):
+    """F13, F27: its clock may be behind, and so its ids below the offset."""
+    world.publish(add(1))
+    await (await world.me.begin()).run()
+    world.bus.away = True
+    assert not await world.me.step()
+    world.bus.away = False
+    world.bus.flush(now_ms=5)
+    world.publish(add(2))
+    world.me.feed._trimmed = 0.0  # it is time to
+    await world.me.run()
+    assert await world.numbers() == [1, 2]
