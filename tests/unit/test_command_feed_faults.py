@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from processors.partition_state import REFUSAL
@@ -190,3 +192,38 @@ async def test_nothing_unread_is_trimmed_from_another_redis(world):
     world.me.feed._trimmed = 0.0  # it is time to
     await world.me.run()
     assert await world.numbers() == [1, 2]
+
+
+@pytest.mark.xfail(strict=True, reason="the late commit brings the old Redis's offset back")
+async def test_a_commit_that_was_under_way_brings_no_old_offset_back(world):
+    """F13, F27: it ends after the other Redis has been noticed."""
+    world.log.gate = asyncio.Event()
+    world.publish(add(1))
+    await world.me.begin()
+    await world.me.step()
+    await world.log.waiting.wait()
+    world.bus.away = True
+    assert not await world.me.step()
+    world.bus.away = False
+    world.bus.flush(now_ms=5)
+    assert not await world.me.step(), "it is noticed, and nothing new is there"
+    world.log.gate.set()
+    await world.me.processor.settle()
+    world.publish(add(2))
+    world.me.feed._trimmed = 0.0  # it is time to
+    await world.me.run()
+    assert await world.numbers() == [1, 2]
+
+
+@pytest.mark.xfail(strict=True, reason="the lost answer to a skip crashes the agent")
+@pytest.mark.parametrize("fault", ["unknown", "answer lost", "away"])
+async def test_an_outage_while_a_refused_command_is_passed_crashes_nothing(world, fault):
+    """F20, F22, F32: the empty commit that passes it is a commit like any other."""
+    world.publish(add(1, text=MARK), add(2))
+    await world.me.begin()
+    world.log.faults = ["", "", fault]  # refused twice, then passed
+    await world.me.run()
+    assert world.log.faults == []
+    assert await world.numbers() == [2]
+    assert len(world.log.dead_letters) == 1
+    await world.whole()
