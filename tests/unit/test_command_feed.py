@@ -129,6 +129,26 @@ async def test_the_next_batch_is_dropped_and_read_again_if_the_last_does_not_com
     await world.whole()
 
 
+async def test_nothing_is_opened_again_while_a_commit_is_under_way(world):
+    """F22: the agent crashed beside it; it ends first, under the epoch that it began with."""
+    world.publish(add(1))
+    await world.me.begin()
+    world.log.gate = asyncio.Event()
+    await world.me.step()
+    await world.log.waiting.wait()
+    await world.me.feed.rewind()
+    second = asyncio.create_task(world.me.step())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert world.me.leases.held[0].epoch == 1
+    world.log.gate.set()
+    await second
+    await world.me.run()
+    assert await world.numbers() == [1]
+    assert world.me.leases.held[0].epoch == 2
+    assert world.me.processor.counters.fenced == 0
+
+
 # Fences -----------------------------------------------------------------------------------------
 
 
