@@ -21,8 +21,10 @@ from streams.leases import Leases
 from streams.log import (
     WRITER,
     CommitUnknown,
+    Cursor,
     LogUnavailable,
     Share,
+    SnapshotRow,
     Stored,
     Unacceptable,
 )
@@ -46,6 +48,7 @@ class FaultyLog(MemoryLog):
         self.faults: list[str] = []
         self.appends: list[list[int]] = []
         self.read_faults = 0
+        self.save_faults: list[str] = []
         self.gate: asyncio.Event | None = None
         self.waiting = asyncio.Event()
 
@@ -65,6 +68,12 @@ class FaultyLog(MemoryLog):
         if fault == "answer lost":
             raise CommitUnknown("it was committed")
         return committed
+
+    async def save(self, cursor: Cursor, position: int, states: Sequence[SnapshotRow]) -> bool:
+        fault = self.save_faults.pop(0) if self.save_faults else ""
+        if fault == "away":
+            raise LogUnavailable("away")
+        return fault != "fenced" and await super().save(cursor, position, states)
 
     async def read(self, partition: int, after: int, limit: int) -> list[Stored]:
         if self.read_faults:

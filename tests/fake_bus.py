@@ -21,6 +21,8 @@ class FakeBus:
         self.life = 1
         self.away = False
         self.calls = 0
+        self.gate: asyncio.Event | None = None
+        """While it is there, the next call to `mirror` waits for it."""
         self._streams: dict[str, list[tuple[Id, bytes]]] = defaultdict(list)
         self._last: dict[str, Id] = defaultdict(lambda: (0, 0))
 
@@ -58,6 +60,9 @@ class FakeBus:
 
     async def mirror(self, shares: Sequence[tuple[int, int, Sequence[bytes]]]) -> list[list[int]]:
         """As the script: what is there stays, another history is begun afresh."""
+        gate, self.gate = self.gate, None
+        if gate is not None:
+            await gate.wait()
         await self._answer()
         told = []
         for partition, first, messages in shares:

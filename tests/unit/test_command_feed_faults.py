@@ -8,7 +8,8 @@ import pytest
 
 from processors.partition_state import REFUSAL
 from streams.codec import encode_command
-from streams.partition import commands_key
+from streams.log import WRITER
+from streams.partition import commands_key, events_key
 from tests.deciding import MARK, Process, World, crashing
 from tests.partitions import here
 from tests.tallies import add
@@ -107,6 +108,51 @@ async def test_an_outage_of_the_log_while_mirroring_is_waited_for(world):
     assert await world.mirrored()
 
 
+@pytest.mark.parametrize("fault", ["away", "fenced"])
+async def test_a_snapshot_that_was_not_saved_leaves_no_hole(world, monkeypatch, fault):
+    """F20, I13: what was marked as saved is read again, and is in the next snapshot."""
+    monkeypatch.setattr("processors.partition_state.SNAPSHOT_EVENTS", 3)
+    monkeypatch.setattr("processors.partition_state.AGGREGATES_MAX", 0)
+    await world.me.begin()
+    world.log.save_faults = [fault]
+    for n in range(1, 9):
+        world.publish(add(n, f"t{n % 2}"))
+        await world.me.run()
+        if world.me.processor._saving is not None:
+            await world.me.processor._saving
+    assert world.log.save_faults == []
+    assert (await world.log.cursors(WRITER))[0].snapshot > 3
+    await world.me.leases.stop()
+    after = await Process(world.log, world.bus, "next").begin()
+    world.publish(add(9, "t0"), add(10, "t1"))
+    await after.run()
+    part = after.processor.parts[0]
+    states = {subject: held.state for subject, held in part.held.items()}
+    assert states == {"tally/t0": [2, 4, 6, 8, 9], "tally/t1": [1, 3, 5, 7, 10]}
+    await world.whole()
+
+
+async def test_the_mirror_keeps_the_order_when_redis_is_slow(world):
+    """I11: one batch is on its way at a time, and the commits go on meanwhile."""
+    await world.me.begin()
+    gate = world.bus.gate = asyncio.Event()
+    for n in (1, 2):
+        world.publish(add(n))
+        assert await world.me.step()
+    world.publish(add(3))
+    third = asyncio.create_task(world.me.step())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert await world.numbers() == [1, 2]
+    assert world.bus.messages(events_key(0)) == []
+    assert not third.done(), "it waits: no more than two batches are in hand"
+    gate.set()
+    await third
+    await world.me.run()
+    assert await world.numbers() == [1, 2, 3]
+    assert await world.mirrored()
+
+
 # Content that the database refuses --------------------------------------------------------------
 
 
@@ -187,6 +233,17 @@ async def test_nothing_unread_is_trimmed_from_another_redis(world):
     world.bus.away = True
     assert not await world.me.step()
     world.bus.away = False
+    world.bus.flush(now_ms=5)
+    world.publish(add(2))
+    world.me.feed._trimmed = 0.0  # it is time to
+    await world.me.run()
+    assert await world.numbers() == [1, 2]
+
+
+async def test_another_redis_that_nobody_noticed_is_not_trimmed_either(world):
+    """F13, F27: between two reads, without an error."""
+    world.publish(add(1))
+    await (await world.me.begin()).run()
     world.bus.flush(now_ms=5)
     world.publish(add(2))
     world.me.feed._trimmed = 0.0  # it is time to
