@@ -22,6 +22,7 @@ RETRY_S = 0.5
 UNREACHABLE = (
     OSError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.PostgresConnectionError,
     asyncpg.TransactionRollbackError,
@@ -31,10 +32,15 @@ UNREACHABLE = (
 # left it: after a commit whose answer was lost, the same batch is not applied twice. While a new
 # projection catches up, the lease's row goes back with it, and those that are ahead stay there.
 ADVANCE = """
-WITH held AS (
+WITH moved AS (
+    SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $6::bigint[])
+        AS m(partition, epoch, position, before)
+), locked AS MATERIALIZED (
+    SELECT c.partition FROM cursors AS c JOIN moved USING (partition)
+    WHERE c.consumer = $4 AND c.epoch = moved.epoch ORDER BY c.partition FOR UPDATE OF c
+), held AS (
     UPDATE cursors AS c SET position = moved.position, beat = c.beat + 1
-    FROM unnest($1::int[], $2::bigint[], $3::bigint[], $6::bigint[])
-        AS moved(partition, epoch, position, before)
+    FROM moved JOIN locked USING (partition)
     WHERE c.consumer = $4 AND c.partition = moved.partition AND c.epoch = moved.epoch
       AND c.position = moved.before AND c.owner IS NOT NULL
     RETURNING c.partition, c.position

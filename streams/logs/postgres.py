@@ -26,7 +26,6 @@ from streams.log import (
 )
 from streams.logs import sql
 
-COPY_EVENTS_MIN = 200  # from here on COPY's extra round trips cost less than unnest
 CONNECTIONS_MAX = 8
 COMMAND_TIMEOUT_S = 30.0
 SETTINGS = {
@@ -144,19 +143,20 @@ class PostgresLog:
             await self.pool.execute(sql.RELEASE, consumer, list(held), list(held.values()))
 
     async def append(self, shares: Sequence[Share], time: datetime) -> set[int]:
-        """Commit all shares whose fence holds, in one round trip or by COPY when they are many."""
+        """Commit all shares whose fence holds, in one statement.
+
+        Never COPY in a transaction: whoever is stopped in the middle of it holds the cursors' rows,
+        and PostgreSQL's time-outs do not end a COPY that waits for its client. Up to 1,000 events
+        it is not faster either (8 ms), at 4,000 by a quarter.
+        """
         for share in shares:
             seal(share, time)
-        fence = _fence(shares, time)
-        small = sum(len(share.messages) for share in shares) < COPY_EVENTS_MIN
+        commit = [*_fence(shares, time), *_columns(shares)]
+        statement = sql.APPEND
+        if any(share.definitions or share.archived for share in shares):
+            statement, commit = sql.APPEND_BESIDE, [*commit, *_beside(shares)]
         try:
-            if small and not any(share.definitions or share.archived for share in shares):
-                rows = await self.pool.fetch(sql.APPEND, *fence, *_columns(shares))
-                return {row[0] for row in rows}
-            async with self.pool.acquire() as connection, connection.transaction():
-                held = {row[0] for row in await connection.fetch(sql.FENCE, *fence)}
-                await _copy(connection, [share for share in shares if share.partition in held])
-                return held
+            return {row[0] for row in await self.pool.fetch(statement, *commit)}
         except asyncpg.UniqueViolationError as error:  # the fence held, yet somebody wrote: look
             raise CommitUnknown(str(error)[:300]) from error
         except _REFUSED as error:
@@ -267,38 +267,27 @@ def _columns(shares: Sequence[Share]) -> list[list[Any]]:
     return [partitions, positions, types, subjects, messages]
 
 
-async def _copy(connection: Any, shares: Sequence[Share]) -> None:
-    """The events by binary COPY, and the definitions that they name."""
-    records = [
-        record
+def _beside(shares: Sequence[Share]) -> list[list[Any]]:
+    """The columns of the definitions, and of the workflows to archive."""
+    rows = [
+        (
+            share.partition,
+            row.workflow_id,
+            row.revision,
+            row.tenant,
+            row.digest,
+            row.workflow_id in share.archived,
+            row.body.decode(),
+        )
         for share in shares
-        for record in zip(
-            [share.partition] * len(share.messages),
-            range(share.head + 1, share.last + 1),
-            share.types,
-            share.subjects,
-            share.messages,
-            strict=True,
-        )
+        for row in share.definitions
     ]
-    await connection.copy_records_to_table(
-        "events",
-        records=records,
-        columns=("partition", "position", "type", "subject", "message"),
-    )
-    definitions = [row for share in shares for row in share.definitions]
-    if definitions:
-        await connection.execute(
-            sql.DEFINE,
-            [row.workflow_id for row in definitions],
-            [row.revision for row in definitions],
-            [row.tenant for row in definitions],
-            [row.digest for row in definitions],
-            [row.body.decode() for row in definitions],
-        )
-    archived = [workflow_id for share in shares for workflow_id in share.archived]
-    if archived:
-        await connection.execute(sql.ARCHIVE, archived)
+    archived = [(share.partition, name) for share in shares for name in share.archived]
+    return [*_transposed(rows, 7), *_transposed(archived, 2)]
+
+
+def _transposed(rows: Sequence[tuple[Any, ...]], columns: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(columns)]
 
 
 def _commit(row: Any) -> CommitRow:

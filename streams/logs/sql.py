@@ -18,10 +18,20 @@ CURSOR_COLUMNS = (
 CURSORS = f"SELECT {CURSOR_COLUMNS} FROM cursors WHERE consumer = $1 ORDER BY partition"
 """A consumer's cursors, in order."""
 
+# Whatever changes several cursors locks them in the order of their partitions: a beat, a take-over
+# and a commit that met in different orders would wait for each other until one is thrown out.
+
 TAKE = """
+WITH seen AS (
+    SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[])
+        AS s(consumer, partition, epoch, beat)
+), locked AS MATERIALIZED (
+    SELECT c.consumer, c.partition FROM cursors AS c JOIN seen USING (consumer, partition)
+    WHERE c.epoch = seen.epoch AND c.beat = seen.beat
+    ORDER BY c.partition FOR UPDATE OF c
+)
 UPDATE cursors AS c SET owner = $1, epoch = c.epoch + 1, beat = 0
-FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[])
-     AS seen(consumer, partition, epoch, beat)
+FROM seen JOIN locked USING (consumer, partition)
 WHERE c.consumer = seen.consumer AND c.partition = seen.partition
   AND c.epoch = seen.epoch AND c.beat = seen.beat
 RETURNING c.consumer, c.partition, c.owner, c.epoch, c.beat, c.position, c.commits, c.hash,
@@ -29,42 +39,68 @@ RETURNING c.consumer, c.partition, c.owner, c.epoch, c.beat, c.position, c.commi
 """
 """Compare-and-set: whoever saw the lease unmoved for long enough raises its epoch."""
 
-BEAT = """
-UPDATE cursors AS c SET beat = c.beat + 1
-FROM unnest($2::int[], $3::bigint[]) AS held(partition, epoch)
+_HELD = """
+WITH held AS (
+    SELECT * FROM unnest($2::int[], $3::bigint[]) AS h(partition, epoch)
+), locked AS MATERIALIZED (
+    SELECT c.partition FROM cursors AS c JOIN held USING (partition)
+    WHERE c.consumer = $1 AND c.epoch = held.epoch AND c.owner IS NOT NULL
+    ORDER BY c.partition FOR UPDATE OF c
+)
+"""
+
+BEAT = (
+    _HELD
+    + """
+UPDATE cursors AS c SET beat = c.beat + 1 FROM held JOIN locked USING (partition)
 WHERE c.consumer = $1 AND c.partition = held.partition AND c.epoch = held.epoch
   AND c.owner IS NOT NULL
 RETURNING c.partition
 """
+)
 """Show that the owner lives."""
 
-RELEASE = """
-UPDATE cursors AS c SET owner = NULL
-FROM unnest($2::int[], $3::bigint[]) AS held(partition, epoch)
+RELEASE = (
+    _HELD
+    + """
+UPDATE cursors AS c SET owner = NULL FROM held JOIN locked USING (partition)
 WHERE c.consumer = $1 AND c.partition = held.partition AND c.epoch = held.epoch
 """
+)
 """Hand partitions back."""
 
 ADVANCE = """
+WITH moved AS (
+    SELECT * FROM unnest($2::int[], $3::bigint[], $4::bigint[]) AS m(partition, epoch, position)
+), locked AS MATERIALIZED (
+    SELECT c.partition FROM cursors AS c JOIN moved USING (partition)
+    WHERE c.consumer = $1 AND c.epoch = moved.epoch AND c.owner IS NOT NULL
+    ORDER BY c.partition FOR UPDATE OF c
+)
 UPDATE cursors AS c SET position = moved.position, beat = c.beat + 1
-FROM unnest($2::int[], $3::bigint[], $4::bigint[]) AS moved(partition, epoch, position)
+FROM moved JOIN locked USING (partition)
 WHERE c.consumer = $1 AND c.partition = moved.partition AND c.epoch = moved.epoch
   AND c.owner IS NOT NULL
 RETURNING c.partition
 """
 """Move a reader's cursors."""
 
-_FENCE = """
+_COMMIT = """
 WITH given AS (
     SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[],
                          $6::bytea[], $7::text[], $8::text[], $9::text[], $11::bytea[])
         AS g(partition, epoch, head, last, number, hash, stream_offset, incarnation, commands,
              checksums)
+), locked AS MATERIALIZED (
+    SELECT c.partition FROM cursors AS c JOIN given USING (partition)
+    WHERE c.consumer = 'commands' AND c.epoch = given.epoch AND c.position = given.head
+      AND c.owner IS NOT NULL
+    ORDER BY c.partition FOR UPDATE OF c
 ), held AS (
     UPDATE cursors AS c
     SET position = g.last, commits = g.number, hash = g.hash, beat = c.beat + 1,
         stream_offset = g.stream_offset, incarnation = g.incarnation
-    FROM given AS g
+    FROM given AS g JOIN locked USING (partition)
     WHERE c.consumer = 'commands' AND c.partition = g.partition
       AND c.epoch = g.epoch AND c.position = g.head AND c.owner IS NOT NULL
     RETURNING c.partition
@@ -74,36 +110,40 @@ WITH given AS (
     SELECT g.partition, g.number, g.head + 1, g.last, g.epoch, $10, g.commands::json, g.checksums,
            g.hash
     FROM given AS g JOIN held USING (partition)
-)
-"""
-
-FENCE = _FENCE + "SELECT partition FROM held"
-"""Fence, head, cursor and commit rows in one statement; the events follow by COPY."""
-
-APPEND = (
-    _FENCE
-    + """, appended AS (
+), appended AS (
     INSERT INTO events (partition, position, type, subject, message)
     SELECT e.partition, e.position, e.type, e.subject, e.message::json
     FROM unnest($12::int[], $13::bigint[], $14::text[], $15::text[], $16::text[])
         AS e(partition, position, type, subject, message)
     JOIN held USING (partition)
 )
+"""
+
+APPEND = _COMMIT + "SELECT partition FROM held"
+"""The whole commit in one statement: fence, head, cursor, commit rows and events."""
+
+APPEND_BESIDE = (
+    _COMMIT
+    + """, defined AS (
+    INSERT INTO definitions (workflow_id, revision, tenant, digest, archived, body)
+    SELECT d.workflow_id, d.revision, d.tenant, d.digest, d.archived, d.body::json
+    FROM unnest($17::int[], $18::text[], $19::int[], $20::text[], $21::text[], $22::bool[],
+                $23::text[])
+        AS d(partition, workflow_id, revision, tenant, digest, archived, body)
+    JOIN held USING (partition)
+    ON CONFLICT DO NOTHING
+), archived AS (
+    UPDATE definitions AS d SET archived = true
+    FROM unnest($24::int[], $25::text[]) AS a(partition, workflow_id) JOIN held USING (partition)
+    WHERE d.workflow_id = a.workflow_id
+)
 SELECT partition FROM held
 """
 )
-"""The whole commit in one round trip: what a small batch takes."""
+"""The same, with the bodies that the events name by digest, and the workflows that start no more.
 
-DEFINE = """
-INSERT INTO definitions (workflow_id, revision, tenant, digest, archived, body)
-SELECT w, r, t, d, false, b::json
-FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::text[]) AS x(w, r, t, d, b)
-ON CONFLICT DO NOTHING
+A statement does not see its own rows: what is written and archived at once comes archived.
 """
-"""Keep the bodies of the revisions that the commit's events name by digest."""
-
-ARCHIVE = "UPDATE definitions SET archived = true WHERE workflow_id = ANY($1::text[])"
-"""No more executions start of these workflows."""
 
 READ = """
 SELECT position, type, subject, message FROM events

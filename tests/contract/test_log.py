@@ -11,7 +11,7 @@ import pytest
 from streams.chain import verify
 from streams.log import WRITER, Cursor, DeadLetter, DefinitionRow, Share, SnapshotRow
 from streams.logs.memory import MemoryLog
-from streams.logs.postgres import COPY_EVENTS_MIN, PostgresLog
+from streams.logs.postgres import PostgresLog
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -89,7 +89,7 @@ async def test_releasing_frees_only_what_is_held(log):
     assert await log.append([share(cursor, 1)], NOW) == set(), "a released lease writes nothing"
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, COPY_EVENTS_MIN, COPY_EVENTS_MIN + 1])
+@pytest.mark.parametrize("count", [0, 1, 7, 200, 5_000])
 async def test_a_commit_moves_head_cursor_and_chain_together(log, count):
     cursor = await mine(log)
     made = share(cursor, count, stream_offset="17-3", incarnation="run")
@@ -111,7 +111,7 @@ async def test_an_older_epoch_writes_nothing(log):
     old = await mine(log, owner="old")
     new = await mine(log, owner="new")
     assert await log.append([share(old, 3)], NOW) == set()
-    assert await log.append([share(old, COPY_EVENTS_MIN)], NOW) == set()
+    assert await log.append([share(old, 200)], NOW) == set()
     assert await log.append([share(new, 2)], NOW) == {0}
     assert len(await log.read(0, 0, 100)) == 2
 
@@ -126,10 +126,10 @@ async def test_a_commit_at_the_wrong_head_writes_nothing(log):
 async def test_a_lost_partition_falls_out_and_the_others_commit(log):
     kept, lost = await mine(log, 1), await mine(log, 2)
     await mine(log, 2, owner="other")
-    for count in (2, COPY_EVENTS_MIN):
+    for count in (2, 200):
         kept = (await log.cursors(WRITER))[1]
         assert await log.append([share(kept, count), share(lost, count)], NOW) == {1}
-    assert len(await log.read(1, 0, 1000)) == 2 + COPY_EVENTS_MIN
+    assert len(await log.read(1, 0, 1000)) == 202
     assert await log.read(2, 0, 10) == []
     assert (await verify(log, 1)).ok
     assert (await verify(log, 2)).ok
@@ -162,7 +162,9 @@ async def test_definitions_are_kept_with_the_commit_that_names_them(log):
     assert await log.definitions([("w", 1)]) == [rows[0]]
     assert await log.definitions([("w", 0), ("x", 0), ("w", 9)]) == [rows[1]]
     cursor = (await log.cursors(WRITER))[0]
-    await log.append([share(cursor, 1, archived=["w"])], NOW)
+    both = {"definitions": [DefinitionRow("w", 3, "t", "c", False, b"{}")], "archived": ["w"]}
+    await log.append([share(cursor, 1, **both)], NOW)
+    assert [row.archived for row in await log.definitions([("w", 1), ("w", 3)])] == [True, True]
     assert [row.archived for row in await log.definitions([("w", 1), ("w", 2)])] == [True, True]
 
 
