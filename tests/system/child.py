@@ -24,10 +24,9 @@ from processors.app import Worker
 from processors.command_processor import CommandProcessor
 from processors.process_manager import ProcessManager
 from processors.settings import read_settings
-from streams.logs import postgres
 from streams.transport import running
 
-MOMENTS = ("before the commit", "inside the transaction", "before the mirror")
+MOMENTS = ("before the commit", "before the mirror")
 
 
 class Freezer:
@@ -40,7 +39,7 @@ class Freezer:
         """The same call, where the process may stop before."""
 
         async def stopping(*arguments: Any) -> Any:
-            if self.armed == moment and arguments[-1 if moment == MOMENTS[1] else 0]:
+            if self.armed == moment and arguments[0]:
                 self.armed = None
                 os.kill(os.getpid(), signal.SIGSTOP)
             return await call(*arguments)
@@ -59,8 +58,7 @@ async def main() -> None:
     worker = Worker(read_settings().model_copy(update={"lease_s": lease_s}), roles)
     freezer, stop, loop = Freezer(), asyncio.Event(), asyncio.get_running_loop()
     worker.log.append = freezer.wrap(MOMENTS[0], worker.log.append)  # type: ignore[method-assign]
-    postgres._copy = freezer.wrap(MOMENTS[1], postgres._copy)
-    worker.bus.mirror = freezer.wrap(MOMENTS[2], worker.bus.mirror)  # type: ignore[method-assign]
+    worker.bus.mirror = freezer.wrap(MOMENTS[1], worker.bus.mirror)  # type: ignore[method-assign]
     for number, moment in enumerate(MOMENTS):
         loop.add_signal_handler(signal.SIGRTMIN + number, freezer.arm, moment)
     loop.add_signal_handler(signal.SIGTERM, stop.set)

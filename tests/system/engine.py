@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from time import monotonic
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -30,6 +31,7 @@ from streams.transport import running
 ROOT = Path(__file__).parents[2]
 WORKLOADS = ROOT.parent / "shared" / "workloads"
 PATIENCE_S = 30.0
+DIARY_CHARS = 10_000
 
 T = TypeVar("T")
 
@@ -183,12 +185,13 @@ class Process:
     """A worker in a process of its own; see `tests.system.child` for what it tells."""
 
     def __init__(self, addresses: Addresses, *, roles: Iterable[str], lease_s: float) -> None:
+        self._diary = TemporaryFile("w+")  # noqa: SIM115 - closed by `close`
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "tests.system.child", ",".join(roles), str(lease_s)],
             cwd=ROOT,
             env=os.environ | addresses.environment(),
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._diary,
             text=True,
         )
 
@@ -229,6 +232,19 @@ class Process:
         stat = Path(f"/proc/{self.pid}/stat").read_text()
         return stat.rpartition(")")[2].split()[0] == "T"
 
+    def diary(self) -> str:
+        """The end of what it has logged."""
+        self._diary.seek(0)
+        return f"worker {self.pid}: {self._diary.read()[-DIARY_CHARS:]}"
+
+    def close(self) -> None:
+        """Let go of what is left of it."""
+        if self.popen.poll() is None:
+            self.kill()
+        assert self.popen.stdout is not None
+        self.popen.stdout.close()
+        self._diary.close()
+
     def finish(self) -> dict[str, Any]:
         """End it in order; returns what it counted."""
         self.resume()
@@ -247,8 +263,8 @@ def process(
     made = Process(addresses, roles=roles, lease_s=lease_s)
     try:
         yield made
+    except BaseException:
+        print(made.diary())  # shown where the test has failed
+        raise
     finally:
-        if made.popen.poll() is None:
-            made.kill()
-        assert made.popen.stdout is not None
-        made.popen.stdout.close()
+        made.close()
