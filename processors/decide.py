@@ -163,7 +163,13 @@ def _decide(decided: Decided, command: Command, typed: Any, now: datetime, stamp
     if problem is not None:
         decided.refusals += 1
         said = {"command_type": command.type, "command_id": command.id, **problem}
-        _append(share, REFUSAL, subject, held.version if held else 0, command, said, stamp)
+        version = held.version if held else 0
+        _append(
+            share,
+            REFUSAL,
+            subject,
+            encode_event(share.partition, first, REFUSAL, subject, version, stamp, command, said),
+        )
     outcome = Outcome(command.id, share.partition, first, share.last, problem)
     share.commands.append((command.id, share.last - first + 1))
     part.remember(outcome)
@@ -175,14 +181,27 @@ def _record(
     share: Share, held: Held, command: Command, subject: str, events: list[Any], stamp: str
 ) -> None:
     decider, version = held.decider, held.version
-    for event in events:
-        version += 1
-        _append(share, type(event).__name__, subject, version, command, event, stamp)
+    # All are encoded before the first one counts: one that cannot be leaves none of the others.
+    messages = [
+        encode_event(
+            share.partition,
+            share.last + place,
+            type(event).__name__,
+            subject,
+            version + place,
+            stamp,
+            command,
+            event,
+        )
+        for place, event in enumerate(events, 1)
+    ]
+    for event, message in zip(events, messages, strict=True):
+        _append(share, type(event).__name__, subject, message)
         held.state = decider.evolve(held.state, event)
         if type(event) in BESIDE:
             _keep_beside(share, command, event)
     if events:
-        held.version, held.changed = version, True
+        held.version, held.changed = version + len(events), True
 
 
 def _keep_beside(share: Share, command: Command, event: Any) -> None:
@@ -196,18 +215,7 @@ def _keep_beside(share: Share, command: Command, event: Any) -> None:
     )
 
 
-def _append(
-    share: Share,
-    event_type: str,
-    subject: str,
-    version: int,
-    command: Command,
-    data: Any,
-    stamp: str,
-) -> None:
-    message = encode_event(
-        share.partition, share.last + 1, event_type, subject, version, stamp, command, data
-    )
+def _append(share: Share, event_type: str, subject: str, message: bytes) -> None:
     share.types.append(event_type)
     share.subjects.append(subject)
     share.messages.append(message)

@@ -13,7 +13,7 @@ from streams.message import Command
 
 @dataclass(slots=True)
 class Add:
-    """Add a number; 0 is refused, a negative one crashes."""
+    """Add a number; 0 is refused, -1 crashes, below that the events cannot be encoded."""
 
     number: int
     text: str = ""
@@ -28,8 +28,10 @@ class Added:
 
 
 def _decide(state: list[int], said: Any, now: Any) -> list[Any]:
-    if said.number < 0:
+    if said.number == -1:
         raise ZeroDivisionError("a bug")
+    if said.number < -1:
+        return [Added(-said.number, ""), Added(said.number, object())]  # type: ignore[arg-type]
     if said.number == 0:
         raise Refused("NOTHING", "Nothing is added.")
     return [Added(said.number, said.text)]

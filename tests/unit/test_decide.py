@@ -161,13 +161,15 @@ async def test_an_unknown_or_wrong_command_is_refused_and_its_neighbours_are_not
     assert [o.problem and o.problem["code"] for o in outcomes] == [None, code, None]
 
 
-async def test_a_decision_that_crashes_costs_its_own_command_only():
+@pytest.mark.parametrize(("number", "why"), [(-1, "ZeroDivisionError"), (-2, "TypeError")])
+async def test_a_decision_that_crashes_costs_its_own_command_only(number, why):
     """F33, I15: it is refused, recorded, and answered alike when it is given again."""
     owner = await Owner(deciders=(*DECIDERS, TALLY)).take()
-    crash = add(-1)
+    crash = add(number)
     outcomes = await owner.say(add(1), crash, add(2), create())
     assert [o.problem and o.problem["code"] for o in outcomes] == [None, "INTERNAL", None, None]
-    assert "ZeroDivisionError" in (outcomes[1].problem or {})["detail"]
+    assert why in (outcomes[1].problem or {})["detail"]
+    assert [event.version for event in await owner.events()] == [1, 1, 2, 1]
     assert await owner.state("tally/t") == (2, [1, 2])
     await owner.take()
     assert [told(o) for o in await owner.say(crash)] == [outcomes[1]]
