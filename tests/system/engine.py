@@ -105,10 +105,10 @@ async def engine(
 
 @asynccontextmanager
 async def agents(
-    addresses: Addresses, roles: Iterable[str], factor: float = 0.0
+    addresses: Addresses, roles: Iterable[str], factor: float = 0.0, capacity: int = 10_000
 ) -> AsyncIterator[AgentHost]:
-    """Simulated agents for these roles, each with room for everything."""
-    doing = simulated_agents(sorted(set(roles)), factor=factor, capacity=10_000)
+    """Simulated agents, one a role, with room for everything unless less is said."""
+    doing = simulated_agents(sorted(set(roles)), factor=factor, capacity=capacity)
     async with host(addresses, doing) as made:
         yield made
 
