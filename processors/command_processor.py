@@ -197,7 +197,11 @@ class CommandProcessor:
     @staticmethod
     def _committed(part: PartitionState, share: Share) -> None:
         part.chain = share.hash
-        part.cursor.position, part.cursor.stream_offset = share.last, share.stream_offset
+        part.cursor.position = share.last
+        if (
+            share.incarnation == part.cursor.incarnation
+        ):  # else the offset is of a Redis that is gone
+            part.cursor.stream_offset = share.stream_offset
 
     async def _isolate(self, live: list[Decided], reason: str) -> None:
         """The log refused the content: try smaller batches, down to the one entry at fault."""
@@ -207,9 +211,8 @@ class CommandProcessor:
             [one] = live
             entry, raw = one.entries[0]
             key = commands_key(one.share.partition)
-            await self.log.bury([DeadLetter("command", key, entry, reason, raw)])
-            self.counters.dead_letters += 1
             part = one.part
+            part.valid = False  # its states ran ahead with what was refused
             skip = Share(
                 part.partition,
                 one.share.epoch,
@@ -219,8 +222,13 @@ class CommandProcessor:
                 stream_offset=entry,
                 incarnation=one.share.incarnation,
             )
-            await self.log.append([skip], self.clock())
-            part.valid = False  # its states ran ahead with what was refused
+            try:
+                await self.log.bury([DeadLetter("command", key, entry, reason, raw)])
+                await self.log.append([skip], self.clock())
+                self.counters.dead_letters += 1
+            except (CommitUnknown, LogUnavailable) as error:  # it is read, and tried, once more
+                self.counters.unknown_commits += 1
+                logger.warning("commit_unknown", error=str(error))
             return
         for one in live:
             one.part.valid = False

@@ -251,7 +251,6 @@ async def test_another_redis_that_nobody_noticed_is_not_trimmed_either(world):
     assert await world.numbers() == [1, 2]
 
 
-@pytest.mark.xfail(strict=True, reason="the late commit brings the old Redis's offset back")
 async def test_a_commit_that_was_under_way_brings_no_old_offset_back(world):
     """F13, F27: it ends after the other Redis has been noticed."""
     world.log.gate = asyncio.Event()
@@ -272,7 +271,6 @@ async def test_a_commit_that_was_under_way_brings_no_old_offset_back(world):
     assert await world.numbers() == [1, 2]
 
 
-@pytest.mark.xfail(strict=True, reason="the lost answer to a skip crashes the agent")
 @pytest.mark.parametrize("fault", ["unknown", "answer lost", "away"])
 async def test_an_outage_while_a_refused_command_is_passed_crashes_nothing(world, fault):
     """F20, F22, F32: the empty commit that passes it is a commit like any other."""
