@@ -200,7 +200,7 @@ class CommandProcessor:
         part.cursor.position = share.last
         if (
             share.incarnation == part.cursor.incarnation
-        ):  # else the offset is of a Redis that is gone
+        ):  # else that Redis is gone
             part.cursor.stream_offset = share.stream_offset
 
     async def _isolate(self, live: list[Decided], reason: str) -> None:
