@@ -198,9 +198,7 @@ class CommandProcessor:
     def _committed(part: PartitionState, share: Share) -> None:
         part.chain = share.hash
         part.cursor.position = share.last
-        if (
-            share.incarnation == part.cursor.incarnation
-        ):  # else that Redis is gone
+        if share.incarnation == part.cursor.incarnation:  # else that Redis is gone
             part.cursor.stream_offset = share.stream_offset
 
     async def _isolate(self, live: list[Decided], reason: str) -> None:

@@ -166,7 +166,7 @@ async def test_a_stale_pid_file_does_not_block_the_start(data_dir: Path) -> None
     # Its number has gone to another process of the same account, as happens in containers.
     account = server_account()
     command, user = ["sleep", "60"], account.uid if account else None
-    with subprocess.Popen(command, user=user) as other:  # noqa: ASYNC220 - it takes a millisecond
+    with subprocess.Popen(command, user=user) as other:
         pid_file.write_text("\n".join([str(other.pid), *lines[1:]]) + "\n")
         try:
             postgres.start()
