@@ -189,5 +189,5 @@ async def crashing(me: Process, doing: Any) -> None:
     """Do something; where it raises, the agent has crashed and the feed is rewound."""
     try:
         await doing
-    except (LogUnavailable, CommitUnknown):
+    except LogUnavailable:
         await me.feed.rewind()
