@@ -101,6 +101,10 @@ def _agent(worker: Any) -> Any:
 def __getattr__(name: str) -> Any:
     """`app`, made when Faust asks for it, so that importing this module touches no settings."""
     if name == "app":
+        from processors.cli.logs import configure
+
+        settings = read_settings()
+        configure(settings.log_level)  # structlog's own way prints the variables of a traceback
         roles = os.environ.get("AGENTCORE_ROLES", ",".join(ROLES)).split(",")
-        return Worker(read_settings(), roles).app()
+        return Worker(settings, roles).app()
     raise AttributeError(name)
