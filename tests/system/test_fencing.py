@@ -26,9 +26,9 @@ PARTITIONS = 16
 WRITERS = 3
 BLOWS = 6
 NOTHING = (None, 0, 0)
-BATCH = 300  # enough for the long way of a commit, by COPY in a transaction
+BATCH = 80  # some five for each partition
 PAUSE_S = 0.05
-OUTSTANDING_MAX = 2_000
+OUTSTANDING_MAX = 800
 
 
 class Publisher:
