@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 import structlog
 
@@ -112,8 +113,9 @@ class CommandFeed(LeasedFeed):
             for partition in self.owned:
                 if self.processor.is_whole(partition):
                     continue
-                if await self.processor.reopen(partition):
-                    self.is_open(partition, self.processor.leases.held[partition].epoch)
+                with suppress(KeyError):  # lost meanwhile: `assignment` closes it
+                    if await self.processor.reopen(partition):
+                        self.is_open(partition, self.processor.leases.held[partition].epoch)
 
     async def rewind(self) -> None:
         """The agent crashed: nothing of what it had in memory counts."""

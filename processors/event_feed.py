@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -79,7 +80,7 @@ class EventFeed(LeasedFeed):
         async with self.changing:
             held = self.worker.leases.held
             for partition in self.owned - self.reader.positions.keys():
-                if partition in held:
+                with suppress(KeyError):  # lost meanwhile: `assignment` closes it
                     epoch = held[partition].epoch
                     await self.worker.open(partition)
                     self.is_open(partition, epoch)
