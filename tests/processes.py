@@ -16,9 +16,12 @@ GONE_S_MAX = 10.0  # an orphaned server writes a last checkpoint; the machine ma
 # Changes its user only after its imports, and knows the encoding that sockets look up when first
 # used, since the interpreter may lie in root's home.
 PARENT = """
-import encodings.idna, os, sys, time
+import encodings.idna, os, signal, sys, time
 from pathlib import Path
 from streams.embedded import embedded
+
+# A shell that starts its jobs in the background has them ignore SIGINT, and we inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 data_dir, *account = sys.argv[1:]
 if account:
