@@ -73,7 +73,13 @@ class Mirroring:
     async def catch_up(self, part: PartitionState, head: int | None = None) -> None:
         """Bring a partition's stream up to the head, from the table; raises BusUnavailable."""
         head = part.cursor.position if head is None else head
-        newest, _ = id_parts(await self.bus.last_id(events_key(part.partition)))
+        key = events_key(part.partition)
+        newest, _ = id_parts(await self.bus.last_id(key))
+        if newest > head:  # nobody mirrors what is not committed: this is of another history
+            logger.warning("mirror_ahead_of_the_log", partition=part.partition, by=newest - head)
+            await self.bus.forget(key)
+            self.rebuilt += 1
+            newest = 0
         # From the last page on even where nothing seems missing: the script compares what is there
         # with the log and begins the stream afresh if it belongs to another history.
         position = max(0, min(newest, head) - 1, head - MIRROR_ENTRIES)

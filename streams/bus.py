@@ -190,6 +190,13 @@ class Bus:
         except RedisError as error:
             raise BusUnavailable(str(error)[:200]) from error
 
+    async def forget(self, key: str) -> None:
+        """Drop a stream with all that it holds."""
+        try:
+            await self.redis.delete(key)
+        except RedisError as error:
+            raise BusUnavailable(str(error)[:200]) from error
+
     async def incarnation(self) -> str:
         """Which life of the server this is; changes when it restarts."""
         try:

@@ -146,10 +146,7 @@ async def zombie(client: Client, moment: str | None, old: Process, new_name: str
     else:
         old.arm(moment)
 
-    async def frozen() -> bool:
-        return old.frozen
-
-    await until(frozen, f"the stop {moment}")
+    await until(lambda: frozen(old), f"the stop {moment}")
     await owned_by(client, new_name)
     taken = await owners(client)
 
@@ -199,6 +196,50 @@ async def test_a_zombie_writes_nothing_after_it_wakes(database: str, redis_url: 
             counts = [worker.finish() for worker in (old, new)]
     assert sum(count["fenced"] for count in counts) >= 2, "no fence was ever hit: the run is void"
     assert sum(count["already_there"] for count in counts) >= 1, "no zombie mirrored"
+
+
+async def test_a_zombie_is_refused_also_before_its_successor_has_written(
+    database: str, redis_url: str
+) -> None:
+    """F24, I5: the head is where the zombie left it, and only the epoch tells them apart."""
+    addresses = Addresses(database, redis_url)
+    async with Client(addresses) as client:
+        with ExitStack() as stack:
+            old = stack.enter_context(process(addresses, lease_s=LEASE_S))
+            old_name = old.ready()
+            await owned_by(client, old_name)
+            new = stack.enter_context(process(addresses, lease_s=LEASE_S))
+            new_name = new.ready()
+            publisher = Publisher(client)
+            await publisher.publish(BATCH)
+            await publisher.all_done()
+            old.arm(MOMENTS[0])
+            new.arm(MOMENTS[0])
+            await publisher.publish(BATCH)
+            await until(lambda: frozen(old), "the stop of the old one")
+            await owned_by(client, new_name)
+            await until(lambda: frozen(new), "the stop of the new one")
+            before = await owners(client)
+            old.resume()
+
+            async def refused() -> bool:
+                return old.diary().count("lease_lost") >= PARTITIONS
+
+            await until(refused, "what the zombie makes of it")
+            after = await owners(client)
+            assert {p: at for p, (_, _, at) in after.items()} == {
+                p: at for p, (_, _, at) in before.items()
+            }
+            new.resume()
+            await publisher.all_done()
+            await publisher.check(client.bus.redis)
+            counts = old.finish()
+            new.finish()
+    assert counts["fenced"] > 0, "void: it never tried"
+
+
+async def frozen(worker: Process) -> bool:
+    return worker.frozen
 
 
 async def test_each_command_counts_once_while_leases_fly(database: str, redis_url: str) -> None:

@@ -17,7 +17,7 @@ from processors.client import Client
 from processors.settings import Addresses
 from streams.chain import verify
 from streams.codec import encode_command
-from streams.partition import commands_key
+from streams.partition import commands_key, events_key
 from tests.system import checks, read_models
 from tests.system.engine import (
     WORKLOADS,
@@ -191,6 +191,8 @@ async def test_a_mirror_of_another_history_is_begun_afresh(addresses: Addresses)
         await asyncio.gather(*map(on.client.call, said))
         await on.processor.drain()
         assert await checks.mirror(on.pool, on.client.bus.redis) == 3
+        newest = [await on.client.bus.last_id(events_key(p)) for p in range(16)]
+        assert newest == ["3-0" if p == partition else "0-0" for p in range(16)]
         assert on.processor.mirroring.rebuilt > 0, "void: nothing was begun afresh"
 
 
