@@ -35,6 +35,8 @@ Entries = Mapping[int, tuple[PartitionState, Sequence[tuple[str, bytes]]]]
 """What was read for each partition, and for which taking of it: what was read for a state that has
 been dropped since comes again, and must not be decided out of order."""
 
+Batches = list[tuple[PartitionState, Sequence[tuple[str, bytes]]]]
+
 
 @dataclass(slots=True)
 class Counters:
@@ -110,18 +112,24 @@ class CommandProcessor:
         return part.offset, incarnation
 
     async def handle(self, entries: Entries) -> None:
-        """Decide a batch while the one before commits; returns when this one's commit has begun."""
-        try:
-            await self._save_when_due()
-            decided = await self._decide(entries)
-        except LogUnavailable as error:
-            logger.warning("decisions_wait", error=str(error))
-            for part, _ in entries.values():
-                part.valid = False
-            await asyncio.sleep(RETRY_S)
-            return
-        await self.settle()
-        self._under_way = asyncio.create_task(self._commit(decided), name="commit")
+        """Decide what was read while the commit before is under way, in commits of bounded size.
+
+        Returns when the last one's commit has begun.
+        """
+        left = list(entries.values())
+        while left:
+            try:
+                await self._save_when_due()
+                decided = await self._decide(left)
+            except LogUnavailable as error:
+                logger.warning("decisions_wait", error=str(error))
+                for part, _ in entries.values():
+                    part.valid = False
+                await asyncio.sleep(RETRY_S)
+                return
+            left = _undecided(left, decided)
+            await self.settle()
+            self._under_way = asyncio.create_task(self._commit(decided), name="commit")
 
     async def settle(self) -> None:
         """Wait until the commit that is under way has ended, well or not."""
@@ -139,8 +147,8 @@ class CommandProcessor:
         await self.settle()
         await self.mirroring.settle()
 
-    async def _decide(self, entries: Entries) -> list[Decided]:
-        batches = [(part, batch) for part, batch in entries.values() if part.valid]
+    async def _decide(self, batches: Batches) -> list[Decided]:
+        batches = [(part, entries) for part, entries in batches if part.valid]
         now = self.clock()
         decided = await decide_batch(
             self.log, self.names, self.plans, batches, now, self.partitions
@@ -279,3 +287,10 @@ class CommandProcessor:
             await self.bus.trim(passed)
         except BusUnavailable as error:
             logger.warning("trim_failed", error=str(error))
+
+
+def _undecided(batches: Batches, decided: list[Decided]) -> Batches:
+    """What did not fit into the commit, of the partitions that are still ours."""
+    done = {one.share.partition: len(one.entries) for one in decided}
+    left = [(part, entries[done.get(part.partition, 0) :]) for part, entries in batches]
+    return [(part, entries) for part, entries in left if entries and part.valid]

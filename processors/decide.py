@@ -1,7 +1,8 @@
 """From the entries of a batch to the events of a commit: decode, repeat, refuse, decide, encode.
 
 The only waiting is for what is not in memory yet (states, definitions), once for the whole batch;
-then each partition's commands are decided without a pause.
+then each partition's commands are decided without a pause. How long that is, and how large a commit
+becomes, depends on the events: one command may make twenty thousand.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from streams.log import DeadLetter, DefinitionRow, Log, Share
 from streams.message import Command, Outcome
 from streams.partition import commands_key, partition_of
 
+EVENTS_MAX = 10_000  # of one commit: decided in some 100 ms, and a few megabytes
+
 logger = structlog.get_logger(__name__)
 
 
@@ -42,11 +45,19 @@ class Decided:
     repeats: int = 0
     refusals: int = 0
 
+    def end_before(self, place: int) -> None:
+        """The entry at this place and those behind it are for the next batch."""
+        self.entries = self.entries[:place]
+        self.share.stream_offset = self.entries[-1][0]
+        kept = {entry for entry, _ in self.entries}
+        self.letters = [letter for letter in self.letters if letter.entry in kept]
+
 
 BESIDE = frozenset({WorkflowCreated, WorkflowRevised, WorkflowArchived})
 
-Typed = tuple[Command, Any]
-"""A command and its typed data, or the Refused that reading it ended in."""
+Typed = tuple[int, Command, str, Any]
+"""A command with its place among the entries, its subject, and its typed data or what refused it.
+"""
 
 
 async def decide_batch(
@@ -57,7 +68,11 @@ async def decide_batch(
     now: datetime,
     partitions: int,
 ) -> list[Decided]:
-    """Decide the entries of several partitions; states and heads move ahead at once."""
+    """Decide the entries of several partitions; states and heads move ahead at once.
+
+    With EVENTS_MAX events the batch is full: the entries behind, and whole partitions that are not
+    among what is returned, are for the next one.
+    """
     work: list[tuple[Decided, list[Typed]]] = []
     for part, entries in batches:
         share = Share(
@@ -75,36 +90,45 @@ async def decide_batch(
     for decided, commands in work:
         part = decided.part
         if part.unsure:
-            await settle_outcomes(log, part, [command.id for command, _ in commands])
+            await settle_outcomes(log, part, [command.id for _, command, _, _ in commands])
         known = part.outcomes
-        subjects = {c.subject for c, _ in commands if c.id not in known}
+        subjects = {subject for _, command, subject, _ in commands if command.id not in known}
         await load(log, part, names, plans, subjects)
         decided.needed = {s: part.held[s] for s in subjects if s in part.held}
     await _attach(names, plans, [one for _, commands in work for one in commands])
     stamp = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    done: list[Decided] = []
+    room = EVENTS_MAX
     for decided, commands in work:
+        if room <= 0:
+            break
+        part, share = decided.part, decided.share
         # A snapshot that ended meanwhile may have made room: what was loaded for us is needed now.
-        decided.part.held.update(decided.needed)
-        for command, typed in commands:
-            _decide(decided, command, typed, now, stamp)
-        decided.part.head = decided.share.last
-        decided.part.number = decided.share.number
-        decided.part.offset = decided.share.stream_offset
+        part.held.update(decided.needed)
+        for one in commands:
+            if len(share.messages) >= room:
+                decided.end_before(one[0])
+                break
+            _decide(decided, one, now, stamp)
+        part.head, part.number, part.offset = share.last, share.number, share.stream_offset
+        room -= len(share.messages)
+        done.append(decided)
         await sleep(0)
-    return [decided for decided, _ in work]
+    return done
 
 
 def _read(decided: Decided, names: Vocabulary, partitions: int) -> list[Typed]:
     """The commands among the entries; what is none goes to the dead letters."""
     commands: list[Typed] = []
     partition = decided.share.partition
-    for entry, raw in decided.entries:
+    for place, (entry, raw) in enumerate(decided.entries):
         try:
             command = decode_command(raw)
+            subject = command.subject
             own = partition_of(command.root, partitions)
             if own != partition:
                 raise Poison(
-                    f"WRONG_PARTITION: {command.subject} belongs to partition {own};"
+                    f"WRONG_PARTITION: {subject} belongs to partition {own};"
                     " whoever cannot compute it publishes to the stream `commands`."
                 )
         except Poison as error:
@@ -112,9 +136,9 @@ def _read(decided: Decided, names: Vocabulary, partitions: int) -> list[Typed]:
             decided.letters.append(DeadLetter("command", key, entry, bounded(str(error)), raw))
             continue
         try:
-            commands.append((command, names.command(command)))
+            commands.append((place, command, subject, names.command(command)))
         except Refused as error:
-            commands.append((command, error))
+            commands.append((place, command, subject, error))
     return commands
 
 
@@ -122,8 +146,9 @@ async def _attach(names: Vocabulary, plans: Blueprints, commands: Sequence[Typed
     """Give commands that refer to a workflow its newest known truth."""
     referring: list[tuple[Any, Any]] = []
     wanted: set[Reference] = set()
-    for command, typed in commands:
-        if type(typed) not in names.referring:
+    referring_types = names.referring
+    for _, command, _, typed in commands:
+        if type(typed) not in referring_types:
             continue
         decider = names.deciders[command.aggregate]
         reference = decider.reference(typed)
@@ -136,16 +161,16 @@ async def _attach(names: Vocabulary, plans: Blueprints, commands: Sequence[Typed
             attach(decider, typed, found)
 
 
-def _decide(decided: Decided, command: Command, typed: Any, now: datetime, stamp: str) -> None:
+def _decide(decided: Decided, one: Typed, now: datetime, stamp: str) -> None:
     """One command: a repeat, a refusal, or events; always an outcome."""
     part, share = decided.part, decided.share
+    _, command, subject, typed = one
     known = part.outcomes.get(command.id)
     if known is not None:
         decided.repeats += 1
         if command.reply_to:
             decided.replies.append((command.reply_to, encode_outcome(known, repeated=True)))
         return
-    subject = command.subject
     held = part.held.get(subject)
     first = share.last + 1
     problem = None
@@ -158,7 +183,7 @@ def _decide(decided: Decided, command: Command, typed: Any, now: datetime, stamp
     except Refused as error:
         problem = error.problem()
     except Exception as error:  # a bug in a decision costs this command, and nobody else
-        logger.exception("decision_crashed", command=command.type, subject=command.subject)
+        logger.exception("decision_crashed", command=command.type, subject=subject)
         problem = Refused("INTERNAL", f"{command.type} crashed: {type(error).__name__}").problem()
     if problem is not None:
         decided.refusals += 1
@@ -170,8 +195,9 @@ def _decide(decided: Decided, command: Command, typed: Any, now: datetime, stamp
             subject,
             encode_event(share.partition, first, REFUSAL, subject, version, stamp, command, said),
         )
-    outcome = Outcome(command.id, share.partition, first, share.last, problem)
-    share.commands.append((command.id, share.last - first + 1))
+    last = share.last
+    outcome = Outcome(command.id, share.partition, first, last, problem)
+    share.commands.append((command.id, last - first + 1))
     part.remember(outcome)
     if command.reply_to:
         decided.replies.append((command.reply_to, encode_outcome(outcome)))
