@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from processors.client import Client
 from processors.command_processor import CommandProcessor
 from processors.process_manager import ProcessManager
 from processors.settings import Addresses, Settings
+from processors.worker import GC_ALLOCATIONS
 from streams.partition import partition_of
 from streams.transport import running
 
@@ -98,9 +100,23 @@ async def engine(
                 return all(len(feed.owned) == feed.partitions for feed, _ in worker.feeds)
 
             await until(owns_all, "the partitions")
-            yield made
+            with garbage_as_in_a_worker():
+                yield made
     finally:
         await worker.close()
+
+
+@contextmanager
+def garbage_as_in_a_worker() -> Iterator[None]:
+    """Without it, all that earlier tests have left is looked through again and again."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS)
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
 
 
 @asynccontextmanager
