@@ -1,10 +1,10 @@
 """A worker in a process of its own for tests: can freeze at a moment, and says what it counted.
 
-    python -m tests.system.child commands,managers 0.6
+    python -m tests.system.child commands,managers 0.6 "before the commit"
 
 It stops itself (SIGSTOP, as a debugger or a machine that sleeps would stop it) at the moment that
-the parent has named by a real-time signal, with its work in hand. What it counted comes as one line
-of JSON after SIGTERM.
+the parent has named at its start or by a real-time signal, with its work in hand. What it counted
+comes as one line of JSON after SIGTERM.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MOMENTS = ("before the commit", "before the mirror")
 class Freezer:
     """Stops this process at the moment that was asked for, once."""
 
-    def __init__(self) -> None:
-        self.armed: str | None = None
+    def __init__(self, armed: str) -> None:
+        self.armed: str | None = armed or None
 
     def wrap(self, moment: str, call: Callable[..., Any]) -> Callable[..., Any]:
         """The same call, where the process may stop before."""
@@ -56,7 +56,7 @@ async def main() -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     roles, lease_s = sys.argv[1].split(","), float(sys.argv[2])
     worker = Worker(read_settings().model_copy(update={"lease_s": lease_s}), roles)
-    freezer, stop, loop = Freezer(), asyncio.Event(), asyncio.get_running_loop()
+    freezer, stop, loop = Freezer(sys.argv[3]), asyncio.Event(), asyncio.get_running_loop()
     worker.log.append = freezer.wrap(MOMENTS[0], worker.log.append)  # type: ignore[method-assign]
     worker.bus.mirror = freezer.wrap(MOMENTS[1], worker.bus.mirror)  # type: ignore[method-assign]
     for number, moment in enumerate(MOMENTS):

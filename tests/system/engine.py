@@ -200,10 +200,12 @@ async def projected(on: Engine, patience_s: float = PATIENCE_S) -> None:
 class Process:
     """A worker in a process of its own; see `tests.system.child` for what it tells."""
 
-    def __init__(self, addresses: Addresses, *, roles: Iterable[str], lease_s: float) -> None:
+    def __init__(
+        self, addresses: Addresses, *, roles: Iterable[str], lease_s: float, armed: str
+    ) -> None:
         self._diary = TemporaryFile("w+")  # noqa: SIM115 - closed by `close`
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "tests.system.child", ",".join(roles), str(lease_s)],
+            [sys.executable, "-m", "tests.system.child", ",".join(roles), str(lease_s), armed],
             cwd=ROOT,
             env=os.environ | addresses.environment(),
             stdout=subprocess.PIPE,
@@ -273,10 +275,14 @@ class Process:
 
 @contextmanager
 def process(
-    addresses: Addresses, *, roles: Iterable[str] = ("commands",), lease_s: float = 5.0
+    addresses: Addresses,
+    *,
+    roles: Iterable[str] = ("commands",),
+    lease_s: float = 5.0,
+    armed: str = "",
 ) -> Iterator[Process]:
     """A worker in a process of its own, gone at the end however it got there."""
-    made = Process(addresses, roles=roles, lease_s=lease_s)
+    made = Process(addresses, roles=roles, lease_s=lease_s, armed=armed)
     try:
         yield made
     except BaseException:

@@ -208,18 +208,16 @@ async def test_a_zombie_is_refused_also_before_its_successor_has_written(
             old = stack.enter_context(process(addresses, lease_s=LEASE_S))
             old_name = old.ready()
             await owned_by(client, old_name)
-            new = stack.enter_context(process(addresses, lease_s=LEASE_S))
-            new_name = new.ready()
             publisher = Publisher(client)
             await publisher.publish(BATCH)
             await publisher.all_done()
             old.arm(MOMENTS[0])
-            new.arm(MOMENTS[0])
             await publisher.publish(BATCH)
             await until(lambda: frozen(old), "the stop of the old one")
-            await owned_by(client, new_name)
+            new = stack.enter_context(process(addresses, lease_s=LEASE_S, armed=MOMENTS[0]))
             await until(lambda: frozen(new), "the stop of the new one")
             before = await owners(client)
+            assert old_name not in {owner for owner, _, _ in before.values()}
             old.resume()
 
             async def refused() -> bool:
@@ -231,6 +229,7 @@ async def test_a_zombie_is_refused_also_before_its_successor_has_written(
                 p: at for p, (_, _, at) in before.items()
             }
             new.resume()
+            new.ready()
             await publisher.all_done()
             await publisher.check(client.bus.redis)
             counts = old.finish()
