@@ -12,23 +12,25 @@ from typing import Any
 
 from aggregates.decider import Blueprint, Decider, Reference
 from aggregates.execution_answers import accept, unsaid_start
-from aggregates.execution_messages import (
+from aggregates.execution_commands import (
     COMMANDS,
-    EVENTS,
     CancelExecution,
     CompleteTask,
+    FailTask,
+    PauseExecution,
+    ResumeExecution,
+    StartExecution,
+    StartTask,
+)
+from aggregates.execution_events import (
+    EVENTS,
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
     ExecutionPaused,
     ExecutionResumed,
     ExecutionStarted,
-    FailTask,
-    PauseExecution,
     PhaseEntered,
-    ResumeExecution,
-    StartExecution,
-    StartTask,
     TaskCancelled,
     TaskCompleted,
     TaskFailed,

@@ -10,13 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from aggregates.execution_messages import (
-    CompleteTask,
-    FailTask,
-    StartTask,
-    TaskStarted,
-    TaskTakenOver,
-)
+from aggregates.execution_commands import CompleteTask, FailTask, StartTask
+from aggregates.execution_events import TaskStarted, TaskTakenOver
 from aggregates.execution_state import COMPLETED, FAILED, PENDING, RUNNING, SCHEDULED, Execution
 from aggregates.problem import Refused
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from aggregates.decider import Blueprint
-from aggregates.execution_messages import (
+from aggregates.execution_events import (
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,

@@ -22,13 +22,21 @@ BINDING = "https://agentcore.dev/a2a/bindings/redis-streams/v1"
 
 ASSIGNMENT_BYTES_MAX = 9 * 1024 * 1024  # as the largest command: an input is part of one
 
+TASK, COMPENSATION = "task", "compensation"
+
 _REPLY_STREAM = re.compile(r"commands(:\{\d{1,4}\})?")
 _TEXTS = ("execution_id", "task_id", "role", "tenant", "reply_to")
 
 
 @dataclass(slots=True)
 class Assignment:
-    """One attempt of one task, as the agent sees it."""
+    """One attempt of one task, as the agent sees it; or of undoing one (`kind`, `action`).
+
+    `answer` is what somebody said to the task's request for input, `signal` the data of the signal
+    that it waited for, `output` what the task that is to be undone had delivered. `agent` is set
+    where the engine chose one. `delivery` is added to how often Redis has handed the entry out: an
+    answer counts only with the highest number that was heard of.
+    """
 
     execution_id: str
     task_id: str
@@ -39,11 +47,19 @@ class Assignment:
     metadata: dict[str, Any]
     timeout_seconds: float | None
     reply_to: str
+    kind: str = TASK
+    action: str | None = None
+    agent: str | None = None
+    answer: Any = None
+    signal: Any = None
+    output: Any = None
+    delivery: int = 0
 
     @property
     def message_id(self) -> str:
         """The idempotency key: the same for every delivery of this attempt."""
-        return f"{self.execution_id}/{self.task_id}/{self.attempt}"
+        undo = "undo/" if self.kind == COMPENSATION else ""
+        return f"{self.execution_id}/{self.task_id}/{undo}{self.attempt}"
 
 
 def encode_assignment(assignment: Assignment) -> bytes:

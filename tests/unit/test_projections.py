@@ -8,7 +8,7 @@ import pytest
 
 from aggregates import DECIDERS
 from aggregates.agent import AgentDrained, AgentRegistered
-from aggregates.execution_messages import (
+from aggregates.execution_events import (
     ExecutionCompleted,
     ExecutionFailed,
     ExecutionPaused,

@@ -16,19 +16,16 @@ from hypothesis.stateful import (
 
 from aggregates.decider import Blueprint, fold
 from aggregates.execution import EXECUTION
-from aggregates.execution_messages import (
+from aggregates.execution_commands import (
     CancelExecution,
     CompleteTask,
-    ExecutionPaused,
-    ExecutionResumed,
     FailTask,
     PauseExecution,
     ResumeExecution,
     StartExecution,
     StartTask,
-    TaskFailed,
-    TaskTakenOver,
 )
+from aggregates.execution_events import ExecutionPaused, ExecutionResumed, TaskFailed, TaskTakenOver
 from aggregates.execution_state import PENDING, TASK_STATUSES, Execution
 from aggregates.problem import Refused
 from tests.execution_account import AGENTS, OPEN, TASKS_MAX, Account, flows

@@ -7,12 +7,12 @@ from typing import Any
 import orjson
 
 from aggregates.decider import Blueprint, Reference
-from aggregates.execution_messages import (
+from aggregates.execution_commands import StartExecution
+from aggregates.execution_events import (
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
     ExecutionPaused,
-    StartExecution,
     TaskCancelled,
     TaskCompleted,
     TaskFailed,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aggregates.decider import fold
 from aggregates.execution import EXECUTION
-from aggregates.execution_messages import (
+from aggregates.execution_commands import (
     CancelExecution,
     CompleteTask,
     FailTask,
