@@ -64,14 +64,16 @@ def start_execution(
     revision: int = 0,
     input: Any = None,  # noqa: A002 - the field's name
     max_parallel_tasks: int | None = None,
+    timeout_seconds: float | None = None,
     execution_id: str | None = None,
 ) -> Command:
-    """Run one revision of a workflow; 0 is the newest."""
+    """Run one revision of a workflow; 0 is the newest. After `timeout_seconds` it fails."""
     data = {
         "workflow_id": workflow_id,
         "revision": revision,
         "input": input,
         "max_parallel_tasks": max_parallel_tasks,
+        "timeout_seconds": timeout_seconds,
     }
     return command("execution", execution_id, "StartExecution", data)
 
@@ -89,6 +91,34 @@ def resume_execution(execution_id: str, reason: str = "") -> Command:
 def cancel_execution(execution_id: str, reason: str = "") -> Command:
     """End an execution."""
     return command("execution", execution_id, "CancelExecution", {"reason": reason})
+
+
+def signal_execution(execution_id: str, name: str, data: Any = None) -> Command:
+    """Say that something has happened; the tasks that wait for it may start."""
+    return command("execution", execution_id, "SignalExecution", {"name": name, "data": data})
+
+
+def provide_input(execution_id: str, task: str, answer: Any) -> Command:
+    """Answer a task that has asked for input."""
+    return command("execution", execution_id, "ProvideInput", {"task": task, "input": answer})
+
+
+def retry_execution(
+    execution_id: str,
+    *,
+    task: str | None = None,
+    inputs: dict[str, Any] | None = None,
+    reason: str = "",
+) -> Command:
+    """Go on with a failed execution; `inputs` by task id replace those of its definition."""
+    data = {"task": task, "inputs": inputs or {}, "reason": reason}
+    return command("execution", execution_id, "RetryExecution", data)
+
+
+def retry_compensation(execution_id: str, task: str, reason: str = "") -> Command:
+    """Try again to undo a task whose compensation was parked."""
+    data = {"task": task, "reason": reason}
+    return command("execution", execution_id, "RetryCompensation", data)
 
 
 def register_agent(

@@ -15,6 +15,7 @@ from processors.cli.migrate import migrate
 from processors.cli.publish import publish
 from processors.cli.replay import replay
 from processors.cli.status import status
+from processors.cli.steering import answer, cancel, pause, resume, retry, signal
 from processors.cli.submit import submit
 from processors.cli.up import up
 from processors.cli.validate import validate
@@ -43,6 +44,7 @@ def orchestrator() -> None:
 # In the order in which people meet them.
 LISTED: tuple[Callable[..., None], ...] = (
     *(demo, up, migrate, worker, submit, validate, status, watch),
+    *(pause, resume, cancel, signal, answer, retry),
     *(events, replay, verify, publish),
 )
 for command in LISTED:

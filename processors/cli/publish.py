@@ -54,7 +54,7 @@ def publish(
     if as_json:
         output.as_json(outcome)
     else:
-        typer.echo(_sentence(outcome))
+        typer.echo(sentence(outcome))
 
 
 def json_option(text: str, option: str) -> Any:
@@ -90,7 +90,8 @@ def described(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _sentence(outcome: dict[str, Any]) -> str:
+def sentence(outcome: dict[str, Any]) -> str:
+    """An outcome, for people."""
     if outcome["status"] == "published":
         return f"Published {outcome['command']}; nobody waited for its outcome."
     if outcome["last"] < outcome["first"]:

@@ -27,6 +27,9 @@ def submit(
     timeout: float | None = typer.Option(
         None, min=0.1, help="Give up waiting after so many seconds (they go on)."
     ),
+    deadline: float | None = typer.Option(
+        None, min=0.1, help="An execution that has not ended after so many seconds fails."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print ids and statuses as JSON."),
 ) -> None:
     """Create a workflow from a file and start an execution of it.
@@ -43,7 +46,7 @@ def submit(
         from processors.cli.submitting import await_ends, submit_all
 
         async with publishing() as client:
-            submitted = await submit_all(client, sources, value, ANSWER_S)
+            submitted = await submit_all(client, sources, value, ANSWER_S, deadline_s=deadline)
             if not wait:
                 return submitted, False
             # Not wait_for: what it cancels may be a query, whose time-out looks like ours.

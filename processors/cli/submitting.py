@@ -47,20 +47,23 @@ async def submit_all(
     given: Any,
     timeout_s: float,
     done: Callable[[Submitted], None] = lambda one: None,
+    deadline_s: float | None = None,
 ) -> list[Submitted]:
     """Create and start them all; a refusal is noted and stops no other."""
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(source: Source) -> Submitted:
         async with slots:
-            submitted = await _submit(client, source, given, timeout_s)
+            submitted = await _submit(client, source, given, timeout_s, deadline_s)
             done(submitted)
             return submitted
 
     return await asyncio.gather(*(one(source) for source in sources))
 
 
-async def _submit(client: Client, source: Source, given: Any, timeout_s: float) -> Submitted:
+async def _submit(
+    client: Client, source: Source, given: Any, timeout_s: float, deadline_s: float | None
+) -> Submitted:
     from processors.client import Rejected
     from processors.commands import create_workflow, start_execution
 
@@ -69,7 +72,7 @@ async def _submit(client: Client, source: Source, given: Any, timeout_s: float) 
         create = create_workflow(source=source.text, format=source.format)
         await client.call(create, timeout_s)
         done.workflow_id = create.root
-        start = start_execution(create.root, input=given)
+        start = start_execution(create.root, input=given, timeout_seconds=deadline_s)
         outcome = await client.call(start, timeout_s)
     except Rejected as refusal:
         done.problem, done.reason = refusal.problem, str(refusal)

@@ -18,6 +18,7 @@ from processors.cli.files import FILE_BYTES_MAX
 
 COMMANDS = (
     *("demo", "up", "migrate", "worker", "submit", "validate", "status", "watch"),
+    *("pause", "resume", "cancel", "signal", "answer", "retry"),
     *("events", "replay", "verify", "publish", "bench"),
 )
 WORKFLOW: dict[str, Any] = {
@@ -205,6 +206,13 @@ def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
         ["submit", "/nowhere.json"],
         ["submit"],
         ["demo", "/nowhere.json"],
+        ["signal", "x", "approved", "--data", "{"],
+        ["answer", "x", "t"],
+        ["answer", "x", "t", "@/nowhere"],
+        ["retry", "x", "--input", "1"],
+        ["retry", "x", "--undo"],
+        ["retry", "x", "--undo", "--task", "t", "--input", "1"],
+        ["submit", "-", "--deadline", "0"],
     ],
 )
 def test_wrong_usage_exits_2(arguments: list[str]) -> None:
@@ -221,6 +229,8 @@ ENGINE_NEEDED = [
     ["replay", "0190"],
     ["verify"],
     ["publish", "execution/x", "PauseExecution"],
+    ["pause", "x"],
+    ["retry", "x", "--task", "t", "--input", "1"],
 ]
 
 
