@@ -11,7 +11,7 @@ from processors.cli import output
 from processors.cli.exits import Code, Failed, NotFound, run
 
 if TYPE_CHECKING:
-    from processors.cli.history import History, Row
+    from processors.history import History, Row
     from streams.logs.postgres import PostgresLog
 
 POLL_S = 0.25
@@ -60,7 +60,7 @@ def events(
 async def _history(
     log: PostgresLog, subject: str | None, partition: int | None, after: int, types: list[str]
 ) -> History:
-    from processors.cli.history import History
+    from processors.history import History
     from streams.partition import partition_of
 
     count = await log.partitions()

@@ -75,33 +75,12 @@ def replay(
 
 async def folded(log: PostgresLog, execution: str, moment: Moment) -> dict[str, Any]:
     """The execution's state at a moment, described; raises NotFound."""
-    from aggregates.execution import EXECUTION
-    from processors.blueprints import Blueprints, attach
-    from processors.cli.history import History
-    from processors.vocabulary import Vocabulary
-    from streams.codec import decode_event
-    from streams.partition import partition_of
+    from processors.history import folded as steps
 
-    partition = partition_of(execution, await log.partitions())
-    history = History(log, {partition: 0}, f"{EXECUTION.name}/{execution}")
-    names, plans = Vocabulary(), Blueprints(log)
-    state, last, count = EXECUTION.initial(execution), None, 0
-    async for page in history.pages():
-        for row in page:
-            event = decode_event(row.message)
-            if not moment.includes(event):
-                break
-            last, count = event, count + 1
-            typed = names.event(event)
-            if typed is None:
-                continue
-            if reference := EXECUTION.reference(typed):
-                attach(EXECUTION, typed, await plans.find([reference]))
-            state = EXECUTION.evolve(state, typed)
-        else:
-            continue
-        break
-    if last is None:
+    state, last, count = None, None, 0
+    async for event, after in steps(log, execution, moment.includes):
+        state, last, count = after, event, count + 1
+    if state is None or last is None:
         raise NotFound(f"There are no events of the execution {execution} up to then.")
     return _described(state, last, count)
 

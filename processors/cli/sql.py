@@ -1,45 +1,5 @@
 """Every statement of the command line, with a name and a sentence."""
 
-HEADS = """
-SELECT partition, position FROM cursors WHERE consumer = 'commands' AND partition = ANY($1::int[])
-"""
-"""How far the partitions reach."""
-
-_WANTED = "($4::text IS NULL OR subject = $4) AND ($5::text[] IS NULL OR type = ANY($5))"
-
-EVENTS = f"""
-SELECT e.partition, e.position, e.message
-FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS span(partition, after, head)
-CROSS JOIN LATERAL (
-    SELECT partition, position, message FROM events
-    WHERE partition = span.partition AND position > span.after AND position <= span.head
-      AND {_WANTED}
-    ORDER BY position LIMIT $6
-) AS e
-ORDER BY e.message->>'time', e.partition, e.position
-"""  # noqa: S608
-"""The next events of some partitions, each between two positions."""
-
-NEWEST = """
-SELECT e.partition, e.position, e.message
-FROM unnest($1::int[], $2::bigint[]) AS span(partition, head)
-CROSS JOIN LATERAL (
-    SELECT partition, position, message FROM events
-    WHERE partition = span.partition AND position <= span.head
-      AND ($3::text IS NULL OR subject = $3) AND ($4::text[] IS NULL OR type = ANY($4))
-    ORDER BY position DESC LIMIT $5
-) AS e
-ORDER BY e.message->>'time', e.partition, e.position
-"""
-"""The newest events of some partitions."""
-
-SPAN = """
-SELECT h.first_position, h.last_position, c.position
-FROM cursors AS c LEFT JOIN histories AS h ON h.subject = $1 AND h.partition = c.partition
-WHERE c.consumer = $2 AND c.partition = $3
-"""
-"""Where an aggregate's events lie, and up to which position that is known."""
-
 ROLES = "SELECT DISTINCT json_object_keys(body->'agents') FROM definitions"
 """Every role that a workflow asks for."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from processors.cli.files import Source
-from processors.cli.history import History
+from processors.history import History
 
 if TYPE_CHECKING:
     from processors.client import Client

@@ -2,16 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from processors.cli import sql
+from aggregates.execution import EXECUTION
+from aggregates.execution_state import Execution
+from processors.blueprints import Blueprints, attach
+from processors.vocabulary import Vocabulary
 from projections.histories import HISTORIES
+from streams.codec import decode_event
+from streams.message import Event
+from streams.partition import partition_of
 
 if TYPE_CHECKING:
     from streams.logs.postgres import PostgresLog
 
 PAGE_EVENTS = 1_000  # of one partition in one query
+
+HEADS = """
+SELECT partition, position FROM cursors WHERE consumer = 'commands' AND partition = ANY($1::int[])
+"""
+"""How far the partitions reach."""
+
+_WANTED = "($4::text IS NULL OR subject = $4) AND ($5::text[] IS NULL OR type = ANY($5))"
+
+EVENTS = f"""
+SELECT e.partition, e.position, e.message
+FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS span(partition, after, head)
+CROSS JOIN LATERAL (
+    SELECT partition, position, message FROM events
+    WHERE partition = span.partition AND position > span.after AND position <= span.head
+      AND {_WANTED}
+    ORDER BY position LIMIT $6
+) AS e
+ORDER BY e.message->>'time', e.partition, e.position
+"""  # noqa: S608
+"""The next events of some partitions, each between two positions."""
+
+NEWEST = """
+SELECT e.partition, e.position, e.message
+FROM unnest($1::int[], $2::bigint[]) AS span(partition, head)
+CROSS JOIN LATERAL (
+    SELECT partition, position, message FROM events
+    WHERE partition = span.partition AND position <= span.head
+      AND ($3::text IS NULL OR subject = $3) AND ($4::text[] IS NULL OR type = ANY($4))
+    ORDER BY position DESC LIMIT $5
+) AS e
+ORDER BY e.message->>'time', e.partition, e.position
+"""
+"""The newest events of some partitions."""
+
+SPAN = """
+SELECT h.first_position, h.last_position, c.position
+FROM cursors AS c LEFT JOIN histories AS h ON h.subject = $1 AND h.partition = c.partition
+WHERE c.consumer = $2 AND c.partition = $3
+"""
+"""Where an aggregate's events lie, and up to which position that is known."""
 
 
 class Row(NamedTuple):
@@ -41,7 +87,7 @@ class History:
         """The newest events, oldest first; what comes after them is left for `pages`."""
         heads = await self._heads()
         rows = await self.log.pool.fetch(
-            sql.NEWEST, list(heads), list(heads.values()), self._subject, self._types, count
+            NEWEST, list(heads), list(heads.values()), self._subject, self._types, count
         )
         self.after |= heads
         return [Row(*row) for row in rows][-count:] if count else []
@@ -64,7 +110,7 @@ class History:
 
         Moves on to its first event.
         """
-        row = await self.log.pool.fetchrow(sql.SPAN, subject, HISTORIES.consumer, partition)
+        row = await self.log.pool.fetchrow(SPAN, subject, HISTORIES.consumer, partition)
         if row is None:
             return 0, 0  # no projector has ever been here
         first, last, known = row
@@ -78,7 +124,7 @@ class History:
         behind = {p: after for p, after in self.after.items() if after < heads[p]}
         while behind:
             rows = await self.log.pool.fetch(
-                sql.EVENTS,
+                EVENTS,
                 list(behind),
                 list(behind.values()),
                 [heads[partition] for partition in behind],
@@ -101,5 +147,29 @@ class History:
 
     async def _heads(self) -> dict[int, int]:
         """How far each wanted partition reaches; read before the events, so that none is missed."""
-        rows = await self.log.pool.fetch(sql.HEADS, list(self.after))
+        rows = await self.log.pool.fetch(HEADS, list(self.after))
         return dict.fromkeys(self.after, 0) | {row[0]: row[1] for row in rows}
+
+
+async def folded(
+    log: PostgresLog, execution: str, includes: Callable[[Event], bool] = lambda event: True
+) -> AsyncIterator[tuple[Event, Execution]]:
+    """Each event of an execution up to the first one that is not included, and the state after it.
+
+    It is one state, changed in place; refusals change nothing.
+    """
+    partition = partition_of(execution, await log.partitions())
+    history = History(log, {partition: 0}, f"{EXECUTION.name}/{execution}")
+    names, plans = Vocabulary(), Blueprints(log)
+    state = EXECUTION.initial(execution)
+    async for page in history.pages():
+        for row in page:
+            event = decode_event(row.message)
+            if not includes(event):
+                return
+            typed = names.event(event)
+            if typed is not None:
+                if reference := EXECUTION.reference(typed):
+                    attach(EXECUTION, typed, await plans.find([reference]))
+                state = EXECUTION.evolve(state, typed)
+            yield event, state
