@@ -1,7 +1,7 @@
 """The agents' side: what makes an agent out of one function, and speaks A2A over Redis Streams."""
 
 from processors.agents.agent import Agent, Handler
-from processors.agents.answers import TaskError
+from processors.agents.answers import NeedInput, TaskError
 from processors.agents.host import AgentHost
 from processors.agents.registration import card, register, run_agents
 from processors.agents.simulated import simulated_agents
@@ -20,6 +20,7 @@ __all__ = [
     "AgentHost",
     "Assignment",
     "Handler",
+    "NeedInput",
     "TaskError",
     "card",
     "decode_assignment",

@@ -6,13 +6,14 @@ task, said here in words, and not a message that nobody can place later.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 from uuid_utils import uuid7
 
-from processors.agents.wire import Assignment
-from streams.codec import encode_command
+from processors.agents.wire import COMPENSATION, Assignment
+from streams.codec import decode_command, encode_command
 from streams.message import Command
 from streams.strict import DEPTH_MAX, Malformed, parse
 
@@ -29,40 +30,83 @@ class TaskError(Exception):
         super().__init__(message)
 
 
-def started(assignment: Assignment, agent: str) -> bytes:
-    """The agent is working on it."""
-    return _encode("StartTask", assignment, agent, {})
+class NeedInput(Exception):
+    """Raised or returned by a handler: what somebody has to be asked before the task can go on.
+
+    The task is given out again, as another attempt, with the reply in `assignment.answer`.
+    """
+
+    def __init__(self, prompt: Any = None) -> None:
+        self.prompt = prompt
+        super().__init__("The task needs input.")
 
 
-def completed(assignment: Assignment, agent: str, output: Any, started_at: str) -> bytes:
+def started(assignment: Assignment, agent: str, delivery: int = 1) -> bytes | None:
+    """The agent is working on it; None where nobody wants to know."""
+    if assignment.kind == COMPENSATION:
+        return None
+    return _encode("StartTask", assignment, agent, delivery, {})
+
+
+def completed(
+    assignment: Assignment, agent: str, output: Any, started_at: str, delivery: int = 1
+) -> bytes:
     """The agent has done it; raises TaskError where the output cannot travel."""
-    try:
-        raw = _encode(
-            "CompleteTask", assignment, agent, {"output": output, "started_at": started_at}
-        )
-    except orjson.JSONEncodeError as error:
-        raise TaskError(f"The output is not JSON: {error}", retryable=False) from None
-    if len(raw) > OUTPUT_BYTES_MAX:
-        size = len(orjson.dumps(output))
-        if size > OUTPUT_BYTES_MAX:
-            why = f"The output has {size:,} bytes; at most {OUTPUT_BYTES_MAX:,} may be"
-            raise TaskError(f"{why}. Store it and answer with its address.", retryable=False)
-    if b"\\u0000" in raw or raw.count(b"{") + raw.count(b"[") > DEPTH_MAX:  # then look closely
-        try:
-            parse(raw, bytes_max=OUTPUT_BYTES_MAX + ENVELOPE_BYTES_MAX)
-        except Malformed as error:
-            raise TaskError(f"The output cannot be stored: {error}", retryable=False) from None
-    return raw
+    kind = "CompleteCompensation" if assignment.kind == COMPENSATION else "CompleteTask"
+    said = {"output": output, "started_at": started_at}
+    return _checked(kind, assignment, agent, delivery, said, "output")
 
 
-def failed(assignment: Assignment, agent: str, error: BaseException, started_at: str) -> bytes:
+def failed(
+    assignment: Assignment, agent: str, error: BaseException, started_at: str, delivery: int = 1
+) -> bytes:
     """The agent could not do it; anything but a TaskError may be tried again."""
     if isinstance(error, TaskError):
         text, retryable = str(error), error.retryable
     else:
         text, retryable = f"{type(error).__name__}: {error}", True
+    kind = "FailCompensation" if assignment.kind == COMPENSATION else "FailTask"
     said = {"error": _printable(text), "retryable": retryable, "started_at": started_at}
-    return _encode("FailTask", assignment, agent, said)
+    return _encode(kind, assignment, agent, delivery, said)
+
+
+def needs_input(
+    assignment: Assignment, agent: str, prompt: Any, started_at: str, delivery: int = 1
+) -> bytes:
+    """Somebody has to be asked; raises TaskError where the prompt cannot travel."""
+    if assignment.kind == COMPENSATION:
+        raise TaskError("Undoing a task cannot ask for input.", retryable=False)
+    said = {"prompt": prompt, "started_at": started_at}
+    return _checked("RequestInput", assignment, agent, delivery, said, "prompt")
+
+
+def delivered_again(raw: bytes, delivery: int) -> bytes:
+    """The same answer to a later delivery: another command, since the first may be too late."""
+    command = decode_command(raw)
+    return encode_command(
+        replace(command, id=str(uuid7()), data=command.data | {"delivery": delivery})
+    )
+
+
+def _checked(
+    kind: str, assignment: Assignment, agent: str, delivery: int, said: dict[str, Any], value: str
+) -> bytes:
+    """An answer that carries what a handler made; raises TaskError where it cannot travel."""
+    try:
+        raw = _encode(kind, assignment, agent, delivery, said)
+    except orjson.JSONEncodeError as error:
+        raise TaskError(f"The {value} is not JSON: {error}", retryable=False) from None
+    if len(raw) > OUTPUT_BYTES_MAX:
+        size = len(orjson.dumps(said[value]))
+        if size > OUTPUT_BYTES_MAX:
+            why = f"The {value} has {size:,} bytes; at most {OUTPUT_BYTES_MAX:,} may be"
+            raise TaskError(f"{why}. Store it and answer with its address.", retryable=False)
+    if b"\\u0000" in raw or raw.count(b"{") + raw.count(b"[") > DEPTH_MAX:  # then look closely
+        try:
+            parse(raw, bytes_max=OUTPUT_BYTES_MAX + ENVELOPE_BYTES_MAX)
+        except Malformed as error:
+            raise TaskError(f"The {value} cannot be stored: {error}", retryable=False) from None
+    return raw
 
 
 def _printable(text: str) -> str:
@@ -72,8 +116,12 @@ def _printable(text: str) -> str:
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
-def _encode(kind: str, assignment: Assignment, agent: str, said: dict[str, Any]) -> bytes:
+def _encode(
+    kind: str, assignment: Assignment, agent: str, delivery: int, said: dict[str, Any]
+) -> bytes:
     data = {"task": assignment.task_id, "attempt": assignment.attempt, "agent": agent, **said}
+    if delivery != 1:
+        data["delivery"] = delivery
     return encode_command(
         Command(
             str(uuid7()),

@@ -153,7 +153,8 @@ class Desk:
             work = self._begun.popleft()
             if not work.answered:
                 said = answers.started(work.assignment, work.agent_id)
-                self._outbox.send(work.assignment.reply_to, said)
+                if said is not None:
+                    self._outbox.send(work.assignment.reply_to, said)
         if self._begun:
             self._timer = loop.call_at(self._begun[0].began + WORKING_AFTER_S, self._say_working)
 

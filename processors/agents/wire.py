@@ -24,8 +24,14 @@ ASSIGNMENT_BYTES_MAX = 9 * 1024 * 1024  # as the largest command: an input is pa
 
 TASK, COMPENSATION = "task", "compensation"
 
+DELIVERY_MAX = 2**62  # a base holds a lease's epoch and a count of looks, shifted
+
 _REPLY_STREAM = re.compile(r"commands(:\{\d{1,4}\})?")
 _TEXTS = ("execution_id", "task_id", "role", "tenant", "reply_to")
+_SELDOM = ("kind", "action", "agent", "answer", "signal", "output", "delivery")
+"""Fields that most tasks have at their default, and then not in their bytes."""
+
+_TEXT_BYTES_MAX = 200  # as every id; an action is at most a role and a name
 
 
 @dataclass(slots=True)
@@ -64,6 +70,29 @@ class Assignment:
 
 def encode_assignment(assignment: Assignment) -> bytes:
     """The bytes of a task, for the field `message` of an entry in its role's stream."""
+    told: dict[str, Any] = {
+        "execution_id": assignment.execution_id,
+        "task_id": assignment.task_id,
+        "attempt": assignment.attempt,
+        "role": assignment.role,
+        "tenant": assignment.tenant,
+        "timeout_seconds": assignment.timeout_seconds,
+        "reply_to": assignment.reply_to,
+        "metadata": assignment.metadata,
+    }
+    if assignment.kind != TASK:
+        told["kind"] = assignment.kind
+        told["action"] = assignment.action
+    if assignment.agent is not None:
+        told["agent"] = assignment.agent
+    if assignment.answer is not None:
+        told["answer"] = assignment.answer
+    if assignment.signal is not None:
+        told["signal"] = assignment.signal
+    if assignment.output is not None:
+        told["output"] = assignment.output
+    if assignment.delivery:
+        told["delivery"] = assignment.delivery
     return orjson.dumps(
         {
             "message": {
@@ -72,18 +101,7 @@ def encode_assignment(assignment: Assignment) -> bytes:
                 "role": "ROLE_USER",
                 "parts": [{"data": assignment.input}],
                 "extensions": [EXTENSION],
-                "metadata": {
-                    EXTENSION: {
-                        "execution_id": assignment.execution_id,
-                        "task_id": assignment.task_id,
-                        "attempt": assignment.attempt,
-                        "role": assignment.role,
-                        "tenant": assignment.tenant,
-                        "timeout_seconds": assignment.timeout_seconds,
-                        "reply_to": assignment.reply_to,
-                        "metadata": assignment.metadata,
-                    }
-                },
+                "metadata": {EXTENSION: told},
             }
         }
     )
@@ -107,6 +125,9 @@ def decode_assignment(raw: bytes) -> Assignment:
             told.get("timeout_seconds"),
             told["reply_to"],
         )
+        for name in _SELDOM:
+            if name in told:
+                setattr(assignment, name, told[name])
     except orjson.JSONDecodeError as error:
         raise Poison(f"INVALID_JSON: A task is JSON: {error.msg}.") from None
     except (KeyError, IndexError, TypeError, AttributeError):
@@ -130,3 +151,41 @@ def _check(assignment: Assignment) -> None:
         raise Poison("INVALID_VALUE: `timeout_seconds` is a number above 0, or null.")
     if not _REPLY_STREAM.fullmatch(assignment.reply_to):  # an answer is written nowhere else
         raise Poison("INVALID_VALUE: `reply_to` is a stream of commands.")
+    if assignment.kind == COMPENSATION:
+        _check_text("action", assignment.action)
+    elif assignment.kind != TASK:
+        raise Poison(f"INVALID_VALUE: `kind` is {TASK!r} or {COMPENSATION!r}.")
+    elif assignment.action is not None:
+        raise Poison("INVALID_VALUE: Only a compensation has an `action`.")
+    if assignment.agent is not None:
+        _check_text("agent", assignment.agent)
+    delivery = assignment.delivery
+    if type(delivery) is not int or not 0 <= delivery <= DELIVERY_MAX:
+        raise Poison(f"INVALID_VALUE: `delivery` is an integer from 0 to {DELIVERY_MAX}.")
+
+
+def _check_text(name: str, value: Any) -> None:
+    if type(value) is not str or not 0 < len(value.encode(errors="replace")) <= _TEXT_BYTES_MAX:
+        raise Poison(f"INVALID_VALUE: `{name}` is a text of 1 to {_TEXT_BYTES_MAX} bytes.")
+
+
+def encode_gate(agent: str, is_open: bool) -> bytes:
+    """What closes or opens an agent for new work; published to `gate_channel(host)`.
+
+    A host starts with all its agents open, so whoever closes one says it again after the host
+    came back. Tasks that an agent has begun are not touched.
+    """
+    return orjson.dumps({"agent": agent, "open": is_open})
+
+
+def decode_gate(raw: bytes) -> tuple[str, bool]:
+    """The agent, and whether it may get work; raises Poison."""
+    try:
+        said = orjson.loads(raw)
+        agent, is_open = said["agent"], said["open"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise Poison("INVALID_JSON: A gate is an object with `agent` and `open`.") from None
+    _check_text("agent", agent)
+    if type(is_open) is not bool:
+        raise Poison("INVALID_TYPE: `open` is true or false.")
+    return agent, is_open

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregates import execution
+from aggregates import execution_commands as said_of
 from processors.agents import (
     EXTENSION,
     Agent,
@@ -20,11 +20,9 @@ from processors.agents import (
     card,
     decode_assignment,
     encode_assignment,
-    simulated_agents,
 )
-from processors.agents.agent import Pool
 from processors.agents.answers import ERROR_CHARS_MAX, OUTPUT_BYTES_MAX
-from processors.agents.outbox import MEMORY_ANSWERS_MAX, Memory
+from processors.agents.wire import decode_gate, encode_gate
 from streams.codec import Poison, decode_command
 
 TASK = Assignment(
@@ -52,6 +50,45 @@ def test_a_task_comes_out_as_it_went_in(data: Any, metadata: dict[str, Any]) -> 
     task = replace(TASK, input=data, metadata=metadata)
 
     assert decode_assignment(encode_assignment(task)) == task
+
+
+@given(answer=json_values, signal=json_values, output=json_values, base=st.integers(0, 2**62))
+def test_what_is_seldom_said_comes_out_as_well(
+    answer: Any, signal: Any, output: Any, base: int
+) -> None:
+    task = replace(TASK, answer=answer, signal=signal, agent="a-1", delivery=base)
+    undo = replace(TASK, kind="compensation", action="refund", output=output)
+
+    assert decode_assignment(encode_assignment(task)) == task
+    assert decode_assignment(encode_assignment(undo)) == undo
+    assert undo.message_id == "0190-e/align/undo/2"
+
+
+def test_what_a_task_does_not_need_is_not_in_its_bytes() -> None:
+    told = orjson.loads(encode_assignment(TASK))["message"]["metadata"][EXTENSION]
+
+    assert not {"kind", "action", "agent", "answer", "signal", "output", "delivery"} & told.keys()
+
+
+def test_an_action_belongs_to_a_compensation_only() -> None:
+    told = orjson.loads(encode_assignment(TASK))
+    told["message"]["metadata"][EXTENSION]["action"] = "refund"
+
+    with pytest.raises(Poison, match="Only a compensation"):
+        decode_assignment(orjson.dumps(told))
+
+
+def test_a_gate_comes_out_as_it_went_in() -> None:
+    assert decode_gate(encode_gate("agent-1", False)) == ("agent-1", False)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"null", b"[]", b"{}", b'{"agent":"","open":true}', b'{"agent":"a","open":1}', b'"x"'],
+)
+def test_a_gate_that_is_none_is_refused(raw: bytes) -> None:
+    with pytest.raises(Poison):
+        decode_gate(raw)
 
 
 def test_a_task_is_an_a2a_message_in_proto_json() -> None:
@@ -97,6 +134,17 @@ def test_garbage_is_refused(raw: bytes) -> None:
         {"reply_to": "events:{7}"},
         {"reply_to": "commands:{7}x"},
         {"reply_to": None},
+        {"kind": "hook"},
+        {"kind": "compensation"},
+        {"kind": "compensation", "action": 5},
+        {"kind": "compensation", "action": "x" * 201},
+        {"agent": ""},
+        {"agent": 7},
+        {"agent": "\u00e9" * 101},
+        {"delivery": -1},
+        {"delivery": True},
+        {"delivery": 1.5},
+        {"delivery": 2**63},
     ],
 )
 def test_a_task_that_could_not_be_answered_is_refused(wrong: dict[str, Any]) -> None:
@@ -105,19 +153,45 @@ def test_a_task_that_could_not_be_answered_is_refused(wrong: dict[str, Any]) -> 
 
 
 def test_answers_are_commands_with_exactly_the_fields_that_the_execution_reads() -> None:
-    said = {
-        execution.StartTask: answers.started(TASK, "agent-1"),
-        execution.CompleteTask: answers.completed(TASK, "agent-1", [1, 2], STARTED_AT),
-        execution.FailTask: answers.failed(TASK, "agent-1", ValueError("no"), STARTED_AT),
+    undo = replace(TASK, kind="compensation", action="refund")
+    error = ValueError("no")
+    said: dict[Any, bytes | None] = {
+        said_of.StartTask: answers.started(TASK, "agent-1", 2),
+        said_of.CompleteTask: answers.completed(TASK, "agent-1", [1, 2], STARTED_AT, 2),
+        said_of.FailTask: answers.failed(TASK, "agent-1", error, STARTED_AT, 2),
+        said_of.RequestInput: answers.needs_input(TASK, "agent-1", "May I?", STARTED_AT, 2),
+        said_of.CompleteCompensation: answers.completed(undo, "agent-1", None, STARTED_AT, 2),
+        said_of.FailCompensation: answers.failed(undo, "agent-1", error, STARTED_AT, 2),
     }
 
     for kind, raw in said.items():
+        assert raw is not None
         command = decode_command(raw)
         assert command.type == kind.__name__
         assert command.subject == "execution/0190-e"
         assert (command.tenant, command.actor) == ("acme", "agent-1")
-        assert set(command.data) | {"delivery"} == {field.name for field in fields(kind)}
-        assert kind(**command.data).agent == "agent-1"
+        assert set(command.data) == {field.name for field in fields(kind)}
+        assert (kind(**command.data).agent, kind(**command.data).delivery) == ("agent-1", 2)
+
+
+def test_undoing_has_no_beginning_and_cannot_ask() -> None:
+    undo = replace(TASK, kind="compensation", action="refund")
+
+    assert answers.started(undo, "a") is None
+    with pytest.raises(TaskError, match="cannot ask"):
+        answers.needs_input(undo, "a", "May I?", STARTED_AT)
+
+
+def test_a_first_delivery_is_not_said_and_a_later_one_is_another_command() -> None:
+    """I7: an answer that was refused as late may count as the answer to a later delivery."""
+    raw = answers.completed(TASK, "a", 1, STARTED_AT)
+    first = decode_command(raw)
+    again = decode_command(answers.delivered_again(raw, 257))
+
+    assert "delivery" not in first.data
+    assert again.data == first.data | {"delivery": 257}
+    assert again.id != first.id
+    assert (again.type, again.subject, again.tenant) == (first.type, first.subject, first.tenant)
 
 
 def test_an_output_up_to_the_limit_travels_and_a_larger_one_is_a_failure() -> None:
@@ -134,6 +208,12 @@ def test_an_output_that_cannot_be_stored_is_a_failure(output: Any) -> None:
     with pytest.raises(TaskError) as refused:
         answers.completed(TASK, "a", output, STARTED_AT)
     assert not refused.value.retryable
+
+
+@pytest.mark.parametrize("prompt", [object(), "nul \0", "x" * OUTPUT_BYTES_MAX])
+def test_a_prompt_that_cannot_be_stored_is_a_failure(prompt: Any) -> None:
+    with pytest.raises(TaskError, match="prompt"):
+        answers.needs_input(TASK, "a", prompt, STARTED_AT)
 
 
 def test_deep_outputs_are_refused_and_broad_ones_are_not() -> None:
@@ -162,57 +242,6 @@ def test_whether_a_failure_may_be_tried_again_is_the_handlers_word() -> None:
     other = decode_command(answers.failed(TASK, "a", KeyError("x"), STARTED_AT)).data
     assert other["retryable"]
     assert other["error"] == "KeyError: 'x'"
-
-
-def test_the_least_loaded_agent_goes_first_and_equals_take_turns() -> None:
-    pool = Pool([Agent(name, ("r",), str, capacity=2) for name in ("a", "b", "c")])
-    begun = []
-    for _ in range(6):
-        seat = pool.take()
-        pool.begin(seat)
-        pool.put(seat)
-        begun.append(seat)
-
-    assert [seat.agent.agent_id for seat in begun] == ["a", "b", "c", "a", "b", "c"]
-    assert pool.free == 0
-    pool.end(begun[1])
-    assert pool.take() is begun[1]
-
-
-def test_a_pool_stays_small_however_long_it_works() -> None:
-    pool = Pool([Agent("a", ("r",), str, capacity=10)])
-    for _ in range(10_000):
-        seat = pool.take()
-        pool.begin(seat)
-        pool.put(seat)
-        pool.end(seat)
-
-    assert len(pool._heap) < 100
-
-
-def test_the_oldest_answers_are_forgotten() -> None:
-    memory = Memory()
-    for number in range(MEMORY_ANSWERS_MAX + 1):
-        memory.put(str(number), b"answer")
-
-    assert memory.get("0") is None
-    assert memory.get(str(MEMORY_ANSWERS_MAX)) == b"answer"
-
-
-def test_simulated_agents_fail_the_same_attempts_for_the_same_seed() -> None:
-    def failures(seed: int) -> list[bool]:
-        handler: Any = simulated_agents(["r"], factor=0, failure_rate=0.3, seed=seed)[0].handler
-        failed = []
-        for number in range(1_000):
-            try:
-                handler(replace(TASK, task_id=str(number)))
-                failed.append(False)
-            except TaskError:
-                failed.append(True)
-        return failed
-
-    assert failures(1) == failures(1) != failures(2)
-    assert 200 < sum(failures(1)) < 400
 
 
 def test_a_card_names_every_role_and_its_stream() -> None:
