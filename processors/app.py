@@ -19,7 +19,9 @@ from processors.command_feed import CommandFeed
 from processors.command_processor import CommandProcessor
 from processors.event_feed import EventFeed
 from processors.inbox import Inbox
+from processors.manager_states import Roster
 from processors.managers import MANAGERS
+from processors.process_manager import TOPIC as MANAGERS_TOPIC
 from processors.process_manager import ProcessManager
 from processors.projector import TOPIC as PROJECTIONS_TOPIC
 from processors.projector import Projector
@@ -52,7 +54,7 @@ class Worker:
         if "commands" in wanted:
             self.feeds.append(self._commands())
         if "managers" in wanted:
-            self.feeds += [self._manager(manager) for manager in MANAGERS]
+            self.feeds.append(self._managers())
         if "projections" in wanted:
             self.feeds.append(self._projections())
 
@@ -65,13 +67,13 @@ class Worker:
         )
         return CommandFeed(processor, Inbox(self.log, self.bus, 0, self.name)), processor
 
-    def _manager(self, manager: Any) -> tuple[Feed, ProcessManager]:
+    def _managers(self) -> tuple[Feed, ProcessManager]:
         sender = TaskSender(self.log, self.bus, 0)
-        leases = self._leases(manager.name)
+        leases = self._leases(MANAGERS_TOPIC)
         loop = ProcessManager(
-            manager, self.log, sender, leases, 0, lambda: get_running_loop().time()
+            Roster(MANAGERS), self.log, sender, leases, 0, lambda: get_running_loop().time()
         )
-        return EventFeed(manager.name, loop, self.log, self.bus), loop
+        return EventFeed(MANAGERS_TOPIC, loop, self.log, self.bus), loop
 
     def _projections(self) -> tuple[Feed, Projector]:
         projector = Projector(PROJECTIONS, self.log, self._leases(PROJECTIONS_TOPIC), 0)

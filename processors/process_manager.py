@@ -1,7 +1,7 @@
-"""The loop of every process manager: events in, the pure reaction, effects out, the cursor moved.
+"""The loop of the process managers: events in, pure reactions, effects out, the cursor moved.
 
-Effects are sent before the cursor moves, so a crash repeats them and never loses them; every
-receiver makes a repeat harmless.
+All managers share it: one lease and one read a partition. Effects are sent before the cursor moves,
+so a crash repeats them and never loses them; every receiver makes a repeat harmless.
 """
 
 from __future__ import annotations
@@ -10,43 +10,38 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import orjson
 import structlog
 
+from aggregates.decider import Blueprint, Reference
 from processors.blueprints import Blueprints
-from processors.managers.manager import Effect, Manager
+from processors.manager_states import Part, Roster, restored, subject
+from processors.managers.manager import REFERRING, Effect, reference
 from processors.task_sender import TaskSender
 from streams.bus import BusUnavailable
 from streams.codec import decode_event
 from streams.ending import end
 from streams.leases import Leases
-from streams.log import READ_EVENTS_MAX, Cursor, Log, LogUnavailable, SnapshotRow
+from streams.log import READ_EVENTS_MAX, Log, LogUnavailable
 from streams.message import Event
+
+TOPIC = "managers"
+"""The consumer whose cursors these are."""
 
 TICK_S = 0.25  # how exactly timers are kept
 RETRY_S = 0.2
-SNAPSHOT_EVENTS = 20_000
+SNAPSHOT_EVENTS = 20_000  # so many are folded in a fraction of a second
+SNAPSHOT_S = 10.0  # timers begin again where a snapshot left them: so late they may be, at most
+HAND_OVER_S = 0.5  # for the last snapshots of a worker that stops; without them timers are later
 
 logger = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class Part:
-    """One open partition: its state, how far that has come, and under which taking of the lease."""
-
-    state: Any
-    position: int
-    epoch: int
-    snapshot: int
-
-
 @dataclass(slots=True)
 class ProcessManager:
-    """Runs one manager for the partitions whose leases this process holds."""
+    """Runs all managers for the partitions whose leases this process holds."""
 
-    manager: Manager[Any]
+    roster: Roster
     log: Log
     sender: TaskSender
     leases: Leases
@@ -55,33 +50,34 @@ class ProcessManager:
     positions: dict[int, int] = field(default_factory=dict)
     parts: dict[int, Part] = field(default_factory=dict)
     events: int = 0
+    fallbacks: int = 0
+    """Snapshots that could not be used."""
     plans: Blueprints = field(init=False)
     _ticking: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         self.plans = Blueprints(self.log)
 
+    # Opening and closing ------------------------------------------------------------------------
+
     async def open(self, partition: int) -> None:
-        """Restore the state: the snapshot and the events from there on, without their effects."""
+        """Restore the states: the snapshots and the events from there on, without their effects."""
         self.sender.partitions = self.partitions
         cursor = self.leases.held[partition]
-        subject = self._subject(partition)
-        saved = await self.log.load(self.manager.name, [subject])
-        state, position = self.manager.initial(), 0
-        if subject in saved:
-            data = orjson.loads(saved[subject].state)
-            found = await self.plans.find(self.manager.references(data))
-            state, position = self.manager.load(data, found, self.now()), saved[subject].version
-        snapshot = position
-        while position < cursor.position:
-            limit = min(READ_EVENTS_MAX, cursor.position - position)
-            page = await self.log.read(partition, position, limit)
-            await self._react(state, [decode_event(stored.message) for stored in page])
-            position = page[-1].position
-        self.parts[partition] = Part(state, position, cursor.epoch, snapshot)
-        self.positions[partition] = position
+        names = [subject(manager, partition) for manager in self.roster.managers]
+        saved = await self.log.load(TOPIC, names)
+        part = await restored(self.roster, partition, cursor.epoch, saved, self.plans, self.now)
+        self.fallbacks += part.fallbacks
+        until = max(cursor.position, *part.begun)
+        while part.position < until:
+            limit = min(READ_EVENTS_MAX, until - part.position)
+            page = await self.log.read(partition, part.position, limit)
+            events = [decode_event(stored.message) for stored in page]
+            part.fold(events, await self._found(events), self.now())
+        self.parts[partition] = part
+        self.positions[partition] = part.position
         if self._ticking is None:
-            self._ticking = asyncio.create_task(self._tick(), name=f"{self.manager.name} timers")
+            self._ticking = asyncio.create_task(self._tick(), name="timers of the managers")
 
     def close(self, partition: int) -> None:
         """Forget a partition that is no longer ours."""
@@ -89,16 +85,21 @@ class ProcessManager:
         self.positions.pop(partition, None)
 
     async def drain(self) -> None:
-        """Stop the timers; what is due comes after the next start."""
+        """Stop the timers and save where they stand; what is due comes after the next start."""
         await end(self._ticking)
         self._ticking = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                await self.save([p for p, part in self.parts.items() if self._changed(part)])
+
+    # Events -------------------------------------------------------------------------------------
 
     async def handle(self, entries: Mapping[int, Sequence[Event]]) -> None:
         """React to a batch, send what follows, then move the cursors."""
         try:
             await self._handle(entries)
         except LogUnavailable as error:
-            logger.warning("manager_waits", manager=self.manager.name, error=str(error))
+            logger.warning("managers_wait", error=str(error))
             for partition in entries:
                 self.close(partition)  # it is opened again, and the batch read anew
             await asyncio.sleep(RETRY_S)
@@ -111,8 +112,9 @@ class ProcessManager:
             fresh = unseen(events, part.position if part else None)
             if not fresh or part is None:
                 continue
-            effects += await self._react(part.state, fresh)
-            part.position = fresh[-1].position
+            found = await self._found(fresh)
+            part.sending = True
+            effects += part.react(fresh, found, self.now())
             self.events += len(fresh)
             if self.parts.get(partition) is part:  # else it was opened again meanwhile
                 self.positions[partition] = part.position
@@ -121,15 +123,9 @@ class ProcessManager:
         if moved:
             await self._advance(moved)
 
-    async def _react(self, state: Any, events: Sequence[Event]) -> list[Effect]:
-        wanted = {r for event in events if (r := self.manager.reference(event)) is not None}
-        found = await self.plans.find(wanted) if wanted else {}
-        now, effects = self.now(), []
-        for event in events:
-            reference = self.manager.reference(event) if wanted else None
-            blueprint = found.get(reference) if reference else None
-            effects += self.manager.react(state, event, blueprint, now)
-        return effects
+    async def _found(self, events: Sequence[Event]) -> dict[Reference, Blueprint]:
+        needed = {reference(event) for event in events if event.type in REFERRING}
+        return await self.plans.find(needed) if needed else {}
 
     async def _send(self, effects: Sequence[Effect]) -> None:
         """Send, however long Redis is away: until then nothing more is read."""
@@ -138,16 +134,19 @@ class ProcessManager:
                 await self.sender.send(effects)
                 return
             except (BusUnavailable, LogUnavailable) as error:
-                logger.warning("effects_wait", manager=self.manager.name, error=str(error))
+                logger.warning("effects_wait", error=str(error))
                 await asyncio.sleep(RETRY_S)
 
     async def _advance(self, moved: Mapping[int, Part]) -> None:
+        for part in moved.values():
+            part.sending = False
         moves = [(partition, part.epoch, part.position) for partition, part in moved.items()]
         try:
-            ours = await self.log.advance(self.manager.name, moves)
+            ours = await self.log.advance(TOPIC, moves)
         except LogUnavailable as error:  # the next batch moves further
-            logger.warning("cursor_waits", manager=self.manager.name, error=str(error))
+            logger.warning("cursor_waits", error=str(error))
             return
+        grown = []
         for partition, part in moved.items():
             cursor = self.leases.held.get(partition)
             if cursor is None or cursor.epoch != part.epoch:
@@ -156,25 +155,48 @@ class ProcessManager:
                 self.leases.forget(partition)
                 continue
             cursor.position = part.position  # where to begin if it is opened again
-            if part.position - part.snapshot >= SNAPSHOT_EVENTS:
-                await self._save(cursor, part)
+            if part.position - part.saved >= SNAPSHOT_EVENTS:
+                grown.append(partition)
+        await self.save(grown)
 
-    async def _save(self, cursor: Cursor, part: Part) -> None:
-        state = orjson.dumps(self.manager.dump(part.state))
-        row = SnapshotRow(self._subject(cursor.partition), part.position, state)
-        with contextlib.suppress(LogUnavailable):
-            if await self.log.save(cursor, part.position, [row]):
-                part.snapshot = row.version
+    # Time and snapshots -------------------------------------------------------------------------
+
+    async def save(self, partitions: Sequence[int]) -> None:
+        """Save the states of these partitions, where they have nothing left to send."""
+        for partition in partitions:
+            part, cursor = self.parts.get(partition), self.leases.held.get(partition)
+            if part is None or part.sending or cursor is None or cursor.epoch != part.epoch:
+                continue
+            now, position = self.now(), part.position
+            rows = part.rows(now)
+            try:
+                if await self.log.save(cursor, position, rows):
+                    part.saved, part.saved_at = position, now
+            except LogUnavailable as error:
+                logger.warning("snapshot_waits", error=str(error))
+                return
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             now = self.now()
-            due = [e for part in self.parts.values() for e in self.manager.due(part.state, now)]
+            due: list[Effect] = []
+            for partition, part in list(self.parts.items()):
+                try:
+                    due += part.due(now)
+                except Exception:  # a mistake in one partition's timers leaves the others theirs
+                    logger.exception("timers_failed", partition=partition)
+                    self.close(partition)  # it is opened again, its state as it was saved
             await self._send(due)
+            await self.save([p for p, part in self.parts.items() if self._stale(part, now)])
 
-    def _subject(self, partition: int) -> str:
-        return f"{self.manager.name}/{partition}"
+    def _stale(self, part: Part, now: float) -> bool:
+        """Whether a snapshot is so old that its timers would be too late, if it has any."""
+        return now - part.saved_at >= SNAPSHOT_S and part.waiting()
+
+    def _changed(self, part: Part) -> bool:
+        """Whether a state differs from its snapshot."""
+        return part.position != part.saved or part.waiting()
 
 
 def unseen(events: Sequence[Event], position: int | None) -> Sequence[Event]:

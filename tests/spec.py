@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from aggregates import DECIDERS
 from aggregates.decider import Blueprint, Decider, Reference, fold
 from aggregates.problem import Refused
-from processors.managers.manager import Effect, Manager
+from processors.managers.manager import REFERRING, Effect, Manager, reference
 from processors.vocabulary import Vocabulary
 from streams.codec import decode_event, encode_event
 from streams.message import Command, Event
@@ -119,6 +121,7 @@ class Reacting:
     found: Blueprint | None = None
     state: Any = None
     effects: list[Effect] = field(default_factory=list)
+    now: float = 0.0
 
     def given(self, *events: Event, at: float = 0.0) -> Reacting:
         """It has seen these events, and what followed from them is done."""
@@ -133,6 +136,7 @@ class Reacting:
 
     def at(self, now: float) -> Reacting:
         """Time has come to `now`."""
+        self.now = max(self.now, now)
         self.effects = self.manager.due(self._state(), now)
         return self
 
@@ -146,11 +150,11 @@ class Reacting:
         return self.then()
 
     def restored(self, now: float = 0.0) -> Reacting:
-        """The same after a restart from a snapshot of its state."""
-        data = self.manager.dump(self._state())
+        """The same after a restart at `now` from a snapshot of the last moment that was named."""
+        data = orjson.loads(orjson.dumps(self.manager.dump(self._state(), self.now)))
         known = {} if self.found is None else {_reference(self.found): self.found}
         assert self.manager.references(data) <= known.keys()
-        return Reacting(self.manager, self.found, self.manager.load(data, known, now))
+        return Reacting(self.manager, self.found, self.manager.load(data, known, now), now=now)
 
     def _state(self) -> Any:
         if self.state is None:
@@ -158,7 +162,10 @@ class Reacting:
         return self.state
 
     def _see(self, event: Event, now: float) -> list[Effect]:
-        wanted = self.manager.reference(event)
+        self.now = max(self.now, now)
+        if event.type not in self.manager.events:
+            return []
+        wanted = reference(event) if event.type in REFERRING else None
         found = self.found if self.found and wanted == _reference(self.found) else None
         return self.manager.react(self._state(), event, found, now)
 

@@ -34,11 +34,11 @@ class Run:
 
 @dataclass(slots=True)
 class Open:
-    """A task that was scheduled and has not been answered."""
+    """A task that was scheduled and has not been answered; `ready_at` is when it is asked for."""
 
     assignment: Assignment
     asked: bool
-    delay_s: float = 0.0
+    ready_at: float
     looks: int = 0
 
 
@@ -73,7 +73,7 @@ def _schedule(state: Dispatch, event: Event, now: float) -> list[Effect]:
     task = said["task"]
     assignment = _assignment(event.root, event.partition, run, task, said["attempt"])
     delay_s = said["delay_ms"] / 1000
-    run.open[task] = Open(assignment, not delay_s, delay_s)
+    run.open[task] = Open(assignment, not delay_s, now + delay_s)
     heappush(state.timers, (now + (delay_s or RECHECK_S), event.root, task, said["attempt"]))
     return [] if delay_s else [Ask(assignment)]
 
@@ -120,15 +120,13 @@ def _wait_s(looks: int) -> float:
     return min(RECHECK_S * 2.0 ** (looks // 2), RECHECK_S_MAX)
 
 
-def reference(event: Event) -> Reference | None:
-    """The revision that a started execution runs."""
-    if event.type == "ExecutionStarted":
-        return Reference(event.data["workflow_id"], event.data["revision"])
-    return None
+def waiting(state: Dispatch) -> bool:
+    """Whether anything is under way."""
+    return bool(state.runs)
 
 
-def dump(state: Dispatch) -> Any:
-    """The state as JSON-able data."""
+def dump(state: Dispatch, now: float) -> Any:
+    """The state as JSON-able data; what waits for its delay with the seconds that remain of it."""
     return {
         root: {
             "workflow_id": run.blueprint.workflow_id,
@@ -136,12 +134,16 @@ def dump(state: Dispatch) -> Any:
             "tenant": run.tenant,
             "input": run.input,
             "open": {
-                task: (o.assignment.attempt, o.assignment.reply_to, 0.0 if o.asked else o.delay_s)
+                task: (o.assignment.attempt, o.assignment.reply_to, _remaining_s(o, now))
                 for task, o in run.open.items()
             },
         }
         for root, run in state.runs.items()
     }
+
+
+def _remaining_s(one: Open, now: float) -> float | None:
+    return None if one.asked else max(0.0, one.ready_at - now)
 
 
 def references(data: Any) -> set[Reference]:
@@ -152,26 +154,39 @@ def references(data: Any) -> set[Reference]:
 def load(data: Any, found: dict[Reference, Blueprint], now: float) -> Dispatch:
     """The state that `dump` described: what was asked is checked at once, since nobody knows.
 
-    What waits for its delay waits for it once more, since a retry may come late and never early.
+    What waited for its delay waits for what was left of it: it may come late, and never early.
     """
     state = Dispatch()
     for root, saved in data.items():
         blueprint = found[Reference(saved["workflow_id"], saved["revision"])]
         run = state.runs[root] = Run(blueprint, saved["tenant"], saved["input"])
-        for task, (attempt, reply_to, delay_s) in saved["open"].items():
+        for task, (attempt, reply_to, remaining_s) in saved["open"].items():
             assignment = _assignment(root, 0, run, task, attempt)
             assignment.reply_to = reply_to
-            run.open[task] = Open(assignment, not delay_s, delay_s)
-            heappush(state.timers, (now + delay_s, root, task, attempt))
+            at = now + (remaining_s or 0.0)
+            run.open[task] = Open(assignment, remaining_s is None, at)
+            heappush(state.timers, (at, root, task, attempt))
     return state
 
 
 DISPATCH = Manager(
     name="dispatch",
+    events=frozenset(
+        {
+            "TaskScheduled",
+            "TaskCompleted",
+            "TaskFailed",
+            "TaskCancelled",
+            "ExecutionStarted",
+            "ExecutionCompleted",
+            "ExecutionFailed",
+            "ExecutionCancelled",
+        }
+    ),
     initial=Dispatch,
     react=react,
     due=due,
-    reference=reference,
+    waiting=waiting,
     dump=dump,
     references=references,
     load=load,

@@ -2,7 +2,7 @@
 
 Pure like a decider. Its state is a fold over the log, restored from a snapshot and the events after
 it; timers are part of the state, so they survive anything. `now` is in seconds on the caller's
-clock; only differences count.
+clock; only differences count, and dumps hold how many seconds remain.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from processors.agents.wire import Assignment
 from streams.message import Command, Event
 
 S = TypeVar("S")
+
+REFERRING = frozenset({"ExecutionStarted", "ExecutionRetried"})
+"""The events that come to `react` with the workflow revision that they name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +36,45 @@ class Recheck:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Tell whoever has the task that its answer is not wanted any more; it may never arrive."""
+
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Give a command; its id is derived from the event that caused it."""
 
     command: Command
 
 
-Effect = Ask | Recheck | Send
+Effect = Ask | Recheck | Withdraw | Send
+
+
+def reference(event: Event) -> Reference:
+    """The workflow revision that one of the REFERRING events names."""
+    return Reference(event.data["workflow_id"], event.data["revision"])
+
+
+def _none(_: Any) -> set[Reference]:
+    return set()
 
 
 @dataclass(frozen=True, slots=True)
 class Manager(Generic[S]):
-    """One process manager: its name (also its consumer's) and its pure functions."""
+    """One process manager: its name, the types of the events that it wants, its pure functions."""
 
     name: str
+    events: frozenset[str]
     initial: Callable[[], S]
     react: Callable[[S, Event, Blueprint | None, float], list[Effect]]
     due: Callable[[S, float], list[Effect]]
-    reference: Callable[[Event], Reference | None]
-    """Which workflow revision an event needs attached before `react`."""
-    dump: Callable[[S], Any]
-    references: Callable[[Any], set[Reference]]
-    """Which revisions a dump needs attached before `load`."""
+    waiting: Callable[[S], bool]
+    """Whether `due` may ever return anything: then snapshots are kept young."""
+    dump: Callable[[S, float], Any]
     load: Callable[[Any, dict[Reference, Blueprint], float], S]
+    references: Callable[[Any], set[Reference]] = _none
+    """Which revisions a dump needs attached before `load`."""
+    version: int = 1
+    """Of what `dump` returns: a snapshot of another version is not loaded, but folded anew."""

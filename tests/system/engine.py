@@ -69,8 +69,8 @@ class Engine:
         return self._of(CommandProcessor)
 
     @property
-    def dispatch(self) -> ProcessManager:
-        """What gives tasks to agents."""
+    def managers(self) -> ProcessManager:
+        """What gives tasks to agents and looks after them."""
         return self._of(ProcessManager)
 
     def _of(self, kind: type[T]) -> T:

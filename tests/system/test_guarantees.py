@@ -175,7 +175,7 @@ async def test_redis_may_vanish_in_the_middle_of_a_run(addresses, bus):
         assert not await on.pool.fetchval(ONCE + " AND type = 'ExecutionCompleted'", said.subject)
         await completed(on.pool, [said.root])
         assert await on.pool.fetchval(TWICE_DONE, said.subject) == 0
-        assert on.dispatch.sender.asked_again > 0, "void: the flush lost no task"
+        assert on.managers.sender.asked_again > 0, "void: the flush lost no task"
         await projected(on)
 
 

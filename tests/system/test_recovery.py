@@ -91,7 +91,7 @@ async def test_redis_loses_everything_in_the_middle_of_a_thousand_tasks(
             await on.client.bus.redis.flushdb()
 
         await run_with(on.client, document, flush)
-        assert on.dispatch.sender.asked_again > 0, "void: nothing was lost"
+        assert on.managers.sender.asked_again > 0, "void: nothing was lost"
         await projected(on)
         await read_models.equal_the_fold(on.pool, await checks.history(on.pool))
         await fold_equals_live(on, await checks.history(on.pool))
@@ -130,7 +130,7 @@ async def test_who_stops_hands_over_at_once_and_the_next_one_knows_it_all(
 ) -> None:
     """R11, F47: leases are free at once; states from snapshots are the folds; the run goes on.
 
-    Snapshots are taken all the time, by the processor and by dispatch, and hardly anything stays
+    Snapshots are taken all the time, by the processor and the managers, and hardly anything stays
     in memory, so that what is needed comes from its snapshot again and again.
     """
     monkeypatch.setattr(partition_state, "SNAPSHOT_EVENTS", 20)
@@ -158,7 +158,7 @@ async def test_who_stops_hands_over_at_once_and_the_next_one_knows_it_all(
             took = asyncio.get_running_loop().time() - begun
             assert took < 10.0, "a lease was waited for; else it is a fraction of a second"
             snapshots = await second.pool.fetch("SELECT DISTINCT consumer FROM snapshots")
-            assert {row[0] for row in snapshots} == {"commands", "dispatch"}, "void"
+            assert {row[0] for row in snapshots} == {"commands", "managers"}, "void"
             await completed(second.pool, [command.root for command in starting])
             history = await checks.history(second.pool)
             subjects = checks.by_subject(history)

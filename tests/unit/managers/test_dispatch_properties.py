@@ -137,7 +137,7 @@ def count(
 
 def summary(live: Reacting) -> Any:
     """The state without its timers, as data."""
-    data = DISPATCH.dump(live.state)
+    data = DISPATCH.dump(live.state, live.now)
     for run in data.values():
         run["open"] = {task: said[:2] for task, said in run["open"].items()}
     return orjson.loads(orjson.dumps(data))

@@ -1,0 +1,177 @@
+"""What process managers remember of one partition: moved on by events and time, saved, restored.
+
+The managers of a partition go through its log together, so one position and one snapshot stand for
+all of them; a manager that is new here, or whose snapshot cannot be used, is folded from the
+beginning while the others wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import structlog
+
+from aggregates.decider import Blueprint, Reference
+from processors.blueprints import Blueprints
+from processors.managers.manager import REFERRING, Effect, Manager, reference
+from streams.log import SnapshotRow
+from streams.message import Event
+
+Found = Mapping[Reference, Blueprint]
+
+logger = structlog.get_logger(__name__)
+
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError)
+"""What reading data raises that is not what this code has written."""
+
+
+class Roster:
+    """The managers that run together, and which of them want which type of event."""
+
+    def __init__(self, managers: Sequence[Manager[Any]]) -> None:
+        self.managers = tuple(managers)
+        self.wanting: dict[str, tuple[int, ...]] = {
+            kind: tuple(n for n, manager in enumerate(managers) if kind in manager.events)
+            for kind in frozenset[str]().union(*(manager.events for manager in managers))
+        }
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One open partition: a state a manager, how far they have come, under which lease's epoch."""
+
+    partition: int
+    roster: Roster
+    states: list[Any]
+    position: int
+    epoch: int
+    begun: list[int] = field(default_factory=list)
+    """Where each manager's state stood when it was restored: it has seen what is up to there."""
+    saved: int = 0
+    saved_at: float = 0.0
+    sending: bool = False
+    """What follows from the events up to `position` is not all sent: no time for a snapshot."""
+    fallbacks: int = 0
+    """Snapshots that could not be used."""
+
+    def fold(self, events: Sequence[Event], found: Found, now: float) -> None:
+        """Take in what was handled before; its effects are done."""
+        for event in events:
+            for place in self.roster.wanting.get(event.type, ()):
+                if event.position > self.begun[place]:
+                    self._react(place, event, found, now)
+            self.position = event.position
+
+    def react(self, events: Sequence[Event], found: Found, now: float) -> list[Effect]:
+        """Take in new events; what follows is to be sent."""
+        effects: list[Effect] = []
+        wanting = self.roster.wanting
+        for event in events:
+            for place in wanting.get(event.type, ()):
+                effects += self._react(place, event, found, now)
+        self.position = events[-1].position
+        return effects
+
+    def _react(self, place: int, event: Event, found: Found, now: float) -> list[Effect]:
+        """One manager and one event: the one place where `react` is called.
+
+        What it raises is about this manager and this event's subject and about nothing else, so
+        whoever parks what cannot be handled catches it here, and passes over the manager's later
+        events of that subject. As it stands the exception ends the batch, and the state with it.
+        """
+        manager = self.roster.managers[place]
+        blueprint = found.get(reference(event)) if event.type in REFERRING else None
+        return manager.react(self.states[place], event, blueprint, now)
+
+    def due(self, now: float) -> list[Effect]:
+        """What the passing of time makes necessary."""
+        return [
+            effect
+            for manager, state in zip(self.roster.managers, self.states, strict=True)
+            for effect in manager.due(state, now)
+        ]
+
+    def waiting(self) -> bool:
+        """Whether time alone can make anything necessary."""
+        pairs = zip(self.roster.managers, self.states, strict=True)
+        return any(manager.waiting(state) for manager, state in pairs)
+
+    def rows(self, now: float) -> list[SnapshotRow]:
+        """The states as they are now, to be saved."""
+        return [
+            SnapshotRow(
+                subject(manager, self.partition),
+                self.position,
+                orjson.dumps({"version": manager.version, "state": manager.dump(state, now)}),
+            )
+            for manager, state in zip(self.roster.managers, self.states, strict=True)
+        ]
+
+
+def subject(manager: Manager[Any], partition: int) -> str:
+    """The name of a manager's snapshot."""
+    return f"{manager.name}/{partition}"
+
+
+class Unusable(Exception):
+    """A snapshot of another version of its manager, or of nobody: the state is folded anew."""
+
+
+async def restored(
+    roster: Roster,
+    partition: int,
+    epoch: int,
+    saved: Mapping[str, SnapshotRow],
+    plans: Blueprints,
+    now: Callable[[], float],
+) -> Part:
+    """Each manager where its snapshot stands, or at the beginning; `saved` is by subject."""
+    part = Part(partition, roster, [m.initial() for m in roster.managers], 0, epoch)
+    part.begun = [0] * len(roster.managers)
+    usable: list[tuple[int, SnapshotRow, Any]] = []
+    needed: set[Reference] = set()
+    for place, manager in enumerate(roster.managers):
+        if row := saved.get(subject(manager, partition)):
+            with _falling_back(part, row):
+                data, references = _read(manager, row)
+                usable.append((place, row, data))
+                needed |= references
+    found = await plans.find(needed) if needed else {}
+    for place, row, data in usable:
+        with _falling_back(part, row):
+            part.states[place] = _loaded(roster.managers[place], data, found, now())
+            part.begun[place] = row.version
+    part.position = part.saved = min(part.begun)
+    part.saved_at = now()
+    return part
+
+
+@contextmanager
+def _falling_back(part: Part, row: SnapshotRow) -> Iterator[None]:
+    try:
+        yield
+    except Unusable as error:
+        part.fallbacks += 1
+        logger.warning("snapshot_not_used", subject=row.subject, error=str(error))
+
+
+def _read(manager: Manager[Any], row: SnapshotRow) -> tuple[Any, set[Reference]]:
+    """What a saved state says, and the revisions that it needs; raises Unusable."""
+    try:
+        saved = orjson.loads(row.state)
+        if saved["version"] == manager.version:
+            return saved["state"], manager.references(saved["state"])
+    except _DAMAGE as error:
+        raise Unusable(repr(error)) from error
+    raise Unusable(f"It has version {saved['version']}, not {manager.version}.")
+
+
+def _loaded(manager: Manager[Any], data: Any, found: dict[Reference, Blueprint], now: float) -> Any:
+    try:
+        return manager.load(data, found, now)
+    except _DAMAGE as error:
+        raise Unusable(repr(error)) from error
