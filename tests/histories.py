@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, timedelta
 from typing import Any
 
+from aggregates.agent import AGENT
 from aggregates.decider import Blueprint, Decider
 from aggregates.execution_state import RUNNING, SCHEDULED
 from aggregates.problem import Refused
@@ -25,6 +26,8 @@ STARTS = (None, "", "garbage", "9999-12-31T23:59:59Z", "2026-01-02", "2026-01-02
           "2026-01-02T03:04:07Z", "2020-01-01T00:00:00+23:59", "0001-01-01T00:00:00+00:01",
           "2026-01-02T03:04:06+00:00:01.5", "2026-01-02T19:04:08.5+16:00")  # fmt: skip
 IN_FLIGHT = (SCHEDULED, RUNNING)
+AGENT_KINDS = tuple(kind.__name__ for kind in AGENT.commands)
+REGIONS = (None, "eu")
 _NAMES = Vocabulary()
 
 
@@ -102,11 +105,7 @@ class History:
             data = {"reason": "old"} if kind == "ArchiveWorkflow" else {"definition": made}
             self.say("workflow", f"w-{self.chance.randrange(3)}", kind, **data)
         elif dice < 0.14:
-            kind = self.chance.choice(("RegisterAgent", "DrainAgent", "DeregisterAgent"))
-            roles = self.chance.choices(("a", "b", "c"), k=self.chance.randint(0, 3))
-            known = {"name": "n", "roles": roles, "capacity": self.chance.randint(1, 9)}
-            agent = f"agent-{self.chance.randrange(3)}"
-            self.say("agent", agent, kind, **(known if kind == "RegisterAgent" else {}))
+            self._agent(f"agent-{self.chance.randrange(3)}")
         elif dice < 0.23:
             kind = self.chance.choice(("Pause", "Resume", "Resume")) + "Execution"
             self.say("execution", root, kind, reason=self.chance.choice(("", "lunch", "é")))
@@ -117,6 +116,19 @@ class History:
             self.say("execution", root, "StartExecution", found, workflow_id="w", input=given)
         else:
             self._answer(root)
+
+    def _agent(self, agent: str) -> None:
+        kind = self.chance.choice(AGENT_KINDS)
+        data: dict[str, Any] = {}
+        if kind == "RegisterAgent":
+            roles = self.chance.choices(("a", "b", "c"), k=self.chance.randint(0, 3))
+            data = {"name": "n", "roles": roles, "capacity": self.chance.randint(1, 9)}
+            data |= {"cost": self.chance.choice((0.0, 2.5)), "region": self.chance.choice(REGIONS)}
+        elif kind == "OpenCircuit":
+            data = {"reason": "fails", "failures": 5, "cooldown_seconds": 10.0}
+        elif kind == "MarkAgentLost":
+            data = {"reason": "silent"}
+        self.say("agent", agent, kind, **data)
 
     def _answer(self, root: str) -> None:
         state = self._states[f"execution/{root}"]

@@ -79,14 +79,26 @@ def _workflow(tables: dict[str, Rows], root: str, event: Json, data: Json, time:
 
 
 def _agent(tables: dict[str, Rows], root: str, event: Json, data: Json, time: datetime) -> None:
-    new = {"tenant": event["tenant"], "registered_at": time}
+    new = {"tenant": event["tenant"], "registered_at": time, "circuit": "closed", "lost": False}
     row = tables["agents"].setdefault((root,), new)
     row["updated_at"] = time
-    if event["type"] == "AgentRegistered":
-        row |= {"agent_id": root, "status": "active"}
-        row |= {name: data[name] for name in ("name", "roles", "capabilities", "capacity")}
-    else:
-        row["status"] = {"AgentDrained": "draining"}.get(event["type"], "deregistered")
+    row["reason"] = data.get("reason", row.get("reason"))
+    match event["type"]:
+        case "AgentRegistered":
+            row |= {"agent_id": root, "status": "active", "reason": ""}
+            known = ("name", "roles", "capabilities", "capacity", "cost", "region")
+            row |= {name: data[name] for name in known}
+        case "AgentDrained":
+            row["status"] = "draining"
+        case "AgentDeregistered":
+            row |= {"status": "deregistered", "circuit": "closed", "lost": False}
+        case "AgentLost":
+            row["lost"] = True
+        case "AgentReturned":
+            row |= {"lost": False, "reason": ""}
+        case circuit:
+            state = {"CircuitOpened": "open", "CircuitHalfOpened": "half_open"}
+            row["circuit"] = state.get(circuit, "closed")
 
 
 def _execution(tables: dict[str, Rows], root: str, event: Json, data: Json, time: datetime) -> None:

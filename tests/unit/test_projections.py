@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from aggregates import DECIDERS
-from aggregates.agent import AgentDrained, AgentRegistered
+from aggregates.agent_messages import (
+    AgentDeregistered,
+    AgentDrained,
+    AgentLost,
+    AgentRegistered,
+    AgentReturned,
+    CircuitClosed,
+    CircuitHalfOpened,
+    CircuitOpened,
+)
 from aggregates.execution_events import (
     ExecutionCompleted,
     ExecutionFailed,
@@ -134,16 +143,30 @@ def test_workflows_keep_their_order_one_statement_each():
 
 
 def test_an_agent_is_registered_as_of_its_last_word():
-    row = project(agents.AGENTS, REGISTERED, AgentDrained(""))[agents.REGISTER][0]
-    assert row[:6] == ("x", "draining", TIME, "default", "n", 2)
-    rows = project(agents.AGENTS, AgentDrained(""))
-    assert rows == {agents.CHANGE: [("x", "draining", TIME)]}
+    changed = AgentRegistered("m", ["r"], [], 4, None, 2.5, "eu")
+    rows = project(agents.AGENTS, REGISTERED, AgentDrained("why"), changed, AgentDrained("now"))
+    new = ("x", "default", "m", '["r"]', "[]", 4, 2.5, "eu", TIME)
+    changes = ("x", "draining", None, None, "now", TIME)
+    assert rows == {agents.REGISTER: [new], agents.CHANGE: [changes]}
+    rows = project(agents.AGENTS, AgentDrained("why"))
+    assert rows == {agents.CHANGE: [("x", "draining", None, None, "why", TIME)]}
+
+
+def test_what_keeps_an_agent_from_work_is_told_with_its_reason():
+    """R30."""
+    opened, half = CircuitOpened("5 failures", 5, 9.0, 1), CircuitHalfOpened()
+    rows = project(agents.AGENTS, AgentLost("silent"), opened, half)
+    assert rows == {agents.CHANGE: [("x", None, "half_open", True, "5 failures", TIME)]}
+    rows = project(agents.AGENTS, CircuitClosed("works"), AgentReturned())
+    assert rows == {agents.CHANGE: [("x", None, "closed", False, "", TIME)]}
+    rows = project(agents.AGENTS, AgentLost("silent"), AgentDeregistered("bye"))
+    assert rows == {agents.CHANGE: [("x", "deregistered", "closed", False, "bye", TIME)]}
 
 
 def test_an_agent_stays_with_the_tenant_that_registered_it_first():
     first, second = facts([REGISTERED], tenant="a"), facts([REGISTERED], tenant="b", after=1)
-    ((_, given),) = agents.AGENTS.apply([*first, *second])
-    assert given[3] == ["a"]
+    ((_, given), _) = agents.AGENTS.apply([*first, *second])
+    assert given[1] == ["a"]
 
 
 def test_a_history_is_the_span_of_an_aggregates_events_refusals_included():

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregates import DECIDERS
-from aggregates.agent import RegisterAgent
+from aggregates.agent_messages import RegisterAgent
 from aggregates.execution import EXECUTION, CompleteTask, FailTask, StartExecution, TaskCompleted
 from aggregates.problem import Refused
 from processors.partition_state import REFUSAL
@@ -90,7 +90,7 @@ def test_a_hostile_key_makes_no_hostile_answer():
 def test_an_unknown_command_names_the_known_ones():
     found = refusal("Explode", {}, "agent")
     assert found.code == "UNKNOWN_COMMAND"
-    assert "DeregisterAgent, DrainAgent, RegisterAgent" in found.detail
+    assert "DeregisterAgent, DrainAgent, HalfOpenCircuit" in found.detail
     assert refusal("Explode", {}, "nothing").detail == "'nothing' has no command 'Explode'."
 
 

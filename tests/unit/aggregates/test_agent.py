@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
 import pytest
-from hypothesis import given as whatever
-from hypothesis import settings
-from hypothesis import strategies as st
 
-from aggregates.agent import (
-    AGENT,
-    CAPACITY_MAX,
-    ROLES_MAX,
-    Agent,
+from aggregates.agent import AGENT, CAPACITY_MAX, COST_MAX, REGION_CHARS_MAX, ROLES_MAX, Agent
+from aggregates.agent_messages import (
     AgentDeregistered,
     AgentDrained,
     AgentRegistered,
@@ -22,7 +13,6 @@ from aggregates.agent import (
     DrainAgent,
     RegisterAgent,
 )
-from aggregates.decider import fold
 from aggregates.problem import Refused
 from tests.spec import NOW, ROOT, after, given
 
@@ -70,38 +60,41 @@ def test_an_agent_has_some_capacity(capacity):
     refused.refused("INVALID_VALUE", "/capacity")
 
 
+@pytest.mark.parametrize("cost", [-0.1, 2 * COST_MAX, float("nan")])
+def test_a_task_costs_something_or_nothing(cost):
+    """R12."""
+    refused = given().when(RegisterAgent("ann", ["r"], cost=cost))
+    refused.refused("INVALID_VALUE", "/cost")
+
+
+@pytest.mark.parametrize("region", ["", "x" * (REGION_CHARS_MAX + 1)])
+def test_a_region_has_a_name(region):
+    refused = given().when(RegisterAgent("ann", ["r"], region=region))
+    refused.refused("INVALID_VALUE", "/region")
+
+
+def test_cost_and_region_are_kept():
+    """R12."""
+    made = given().when(RegisterAgent("ann", ["r"], cost=2.5, region="eu"))
+    made.then(AgentRegistered("ann", ["r"], [], 1, None, 2.5, "eu"))
+
+
+def test_a_state_from_before_there_were_circuits_is_loaded():
+    old = {
+        "status": "active",
+        "registered": {
+            "name": "ann",
+            "roles": ["r"],
+            "capabilities": [],
+            "capacity": 1,
+            "card": None,
+        },
+    }
+    loaded = AGENT.load(ROOT, old, None)
+    assert loaded == after(RegisterAgent("ann", ["r"])).state
+    assert (loaded.circuit, loaded.lost) == ("closed", False)
+
+
 def test_a_command_of_another_kind_is_refused():
     with pytest.raises(Refused, match="UNKNOWN_COMMAND"):
         AGENT.decide(Agent(ROOT), object(), NOW)
-
-
-COMMANDS = st.one_of(
-    st.sampled_from([ANN, BUSIER, RegisterAgent("ann", [])]),
-    st.builds(DrainAgent, st.sampled_from(["", "why"])),
-    st.builds(DeregisterAgent, st.sampled_from(["", "why"])),
-)
-
-
-@settings(max_examples=100, deadline=None)
-@whatever(st.lists(COMMANDS, max_size=10))
-def test_whatever_is_said_twice_counts_once(commands: list[Any]) -> None:
-    """I4, I13: and the state is the fold of what is stored, at every point."""
-    state, stored = Agent(ROOT), []
-    for command in commands:
-        events = decided(state, command)
-        if isinstance(events, dict):
-            assert decided(state, command) == events
-            continue
-        stored += [(type(event), orjson.dumps(event)) for event in events]
-        state = fold(AGENT, ROOT, events, state)
-        assert decided(state, command) == []
-        folded = fold(AGENT, ROOT, [kind(**orjson.loads(raw)) for kind, raw in stored])
-        restored = AGENT.load(ROOT, orjson.loads(orjson.dumps(AGENT.dump(state))), None)
-        assert state == folded == restored
-
-
-def decided(state: Agent, command: Any) -> Any:
-    try:
-        return AGENT.decide(state, command, NOW)
-    except Refused as refusal:
-        return refusal.problem()
