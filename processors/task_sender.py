@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import structlog
 
 from processors.agents.wire import Assignment, decode_assignment, encode_assignment
-from processors.managers.manager import Ask, Effect, Recheck, Send
+from processors.managers.manager import Ask, Effect, Recheck, Send, Withdraw
 from streams.bus import Bus, id_parts
 from streams.codec import Poison, encode_command
 from streams.log import WRITER, Log
-from streams.partition import commands_key, partition_of, tasks_key
+from streams.partition import commands_key, partition_of, tasks_key, withdrawn_channel
 
 SCAN_ENTRIES_MAX = 100_000  # a longer queue is taken to hold what is looked for
 MISSED_MAX = 100_000  # tasks that were missed once and answered since are forgotten then
@@ -30,6 +30,7 @@ class TaskSender:
     partitions: int
     asked: int = 0
     asked_again: int = 0
+    withdrawn: int = 0
     _missed: dict[str, str] = field(default_factory=dict)
     """Tasks that were not on their way when looked for last, and the newest answer then."""
 
@@ -37,6 +38,7 @@ class TaskSender:
         """Send all effects, in order within each stream."""
         out: dict[str, list[bytes]] = defaultdict(list)
         checks: list[Assignment] = []
+        withdrawn: dict[str, list[bytes]] = defaultdict(list)
         for effect in effects:
             match effect:
                 case Ask(assignment):
@@ -48,12 +50,18 @@ class TaskSender:
                     out[key].append(encode_command(command))
                 case Recheck(assignment):
                     checks.append(assignment)
+                case Withdraw(assignment):
+                    channel = withdrawn_channel(assignment.tenant, assignment.role)
+                    withdrawn[channel].append(assignment.message_id.encode())
         for assignment in await self._lost(checks):
             key = tasks_key(assignment.tenant, assignment.role)
             out[key].append(encode_assignment(assignment))
             self.asked_again += 1
         if out:
             await self.bus.append(out)
+        if withdrawn:
+            await self.bus.publish(withdrawn)
+            self.withdrawn += sum(map(len, withdrawn.values()))
 
     async def _lost(self, checks: Sequence[Assignment]) -> list[Assignment]:
         """Those that are neither on their way nor answered, seen twice: work must not be doubled.

@@ -116,6 +116,17 @@ class Bus:
             ids[key] += got
         return ids
 
+    async def publish(self, messages: Mapping[str, Sequence[bytes]]) -> None:
+        """Tell whoever listens to these channels at this moment; nobody may."""
+        try:
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for channel, batch in messages.items():
+                    for message in batch:
+                        pipe.publish(channel, message)
+                await pipe.execute()
+        except RedisError as error:
+            raise BusUnavailable(str(error)[:200]) from error
+
     async def _run(self, script: str, calls: list[tuple[str, list[Any]]]) -> list[Any]:
         """All calls of a script in one round trip; a server that forgot the script is taught."""
         if not calls:

@@ -23,6 +23,7 @@ class FakeBus:
         self.calls = 0
         self.gate: asyncio.Event | None = None
         """While it is there, the next call to `mirror` waits for it."""
+        self.published: list[tuple[str, bytes]] = []
         self._streams: dict[str, list[tuple[Id, bytes]]] = defaultdict(list)
         self._last: dict[str, Id] = defaultdict(lambda: (0, 0))
 
@@ -86,6 +87,11 @@ class FakeBus:
         return {
             key: [self.add(key, one).encode() for one in some] for key, some in messages.items()
         }
+
+    async def publish(self, messages: Mapping[str, Sequence[bytes]]) -> None:
+        """Nobody listens; what was said is kept."""
+        await self._answer()
+        self.published += [(channel, one) for channel, some in messages.items() for one in some]
 
     def add(self, key: str, message: bytes) -> str:
         """XADD."""

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ import orjson
 
 from aggregates import DECIDERS
 from aggregates.decider import Blueprint, Decider, Reference, fold
+from aggregates.execution import EXECUTION
 from aggregates.problem import Refused
 from processors.managers.manager import REFERRING, Effect, Manager, reference
 from processors.vocabulary import Vocabulary
@@ -188,7 +189,8 @@ def facts(
     after: int = 0,
 ) -> list[Event]:
     """Typed events as a reader of the log gets them: bytes and back, at positions 1, 2, 3 …"""
-    command = Command("c", "Any", _OWNERS[type(events[0])].name if events else "", root, {}, tenant)
+    owner = _OWNERS.get(type(events[0]), EXECUTION) if events else EXECUTION
+    command = Command("c", "Any", owner.name, root, {}, tenant)
     return [
         decode_event(
             encode_event(
@@ -204,6 +206,12 @@ def facts(
         )
         for place, event in enumerate(events, 1)
     ]
+
+
+def rejection(command_id: str, root: str = ROOT, *, after: int = 0) -> Event:
+    """That a command was refused, as a reader of the log gets it."""
+    [event] = facts([{"command_id": command_id, "code": "NO"}], root, after=after)
+    return replace(event, type="CommandRejected")
 
 
 def typed(event: Event, found: Blueprint | None = None) -> Any:

@@ -2,114 +2,183 @@
 
 What was asked stays outstanding until the event that answers it. From time to time it is checked:
 a task that is neither in its stream nor answered was lost with Redis, and is asked again under the
-same message id, so that an agent that has done it already answers from memory.
+same message id, so that an agent that has done it already answers from memory. Undoing a task is
+asked for like the task. What nobody waits for any more is withdrawn from whoever has it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from heapq import heappop, heappush
-from typing import Any
+from collections.abc import Callable
+from heapq import heappop
 
-from aggregates.decider import Blueprint, Reference
+from aggregates.decider import Blueprint
 from processors.agents.wire import Assignment
-from processors.managers.manager import Ask, Effect, Manager, Recheck
+from processors.managers.dispatch_runs import (
+    Dispatch,
+    Open,
+    Run,
+    dump,
+    load,
+    references,
+    waiting,
+)
+from processors.managers.manager import Ask, Effect, Manager, Recheck, Withdraw
 from streams.message import Event
-from streams.partition import commands_key
 
 RECHECK_S = 5.0
 CONFIRM_S = 1.0
 RECHECK_S_MAX = 60.0  # a long queue is looked at less and less often
 
 
-@dataclass(slots=True)
-class Run:
-    """An execution that is under way: what its tasks need to be asked."""
-
-    blueprint: Blueprint
-    tenant: str
-    input: Any
-    open: dict[str, Open] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Open:
-    """A task that was scheduled and has not been answered; `ready_at` is when it is asked for."""
-
-    assignment: Assignment
-    asked: bool
-    ready_at: float
-    looks: int = 0
-
-
-@dataclass(slots=True)
-class Dispatch:
-    """The runs of one partition and the timers of their open tasks."""
-
-    runs: dict[str, Run] = field(default_factory=dict)
-    timers: list[tuple[float, str, str, int]] = field(default_factory=list)
-
-
 def react(state: Dispatch, event: Event, found: Blueprint | None, now: float) -> list[Effect]:
     """What a fact makes necessary."""
-    match event.type:
-        case "TaskScheduled":
-            return _schedule(state, event, now)
-        case "TaskCompleted" | "TaskFailed" | "TaskCancelled":
-            if run := state.runs.get(event.root):
-                run.open.pop(event.data["task"], None)
-        case "ExecutionStarted" if found is not None:
-            state.runs[event.root] = Run(found, event.tenant, event.data["input"])
-        case "ExecutionCompleted" | "ExecutionFailed" | "ExecutionCancelled":
-            state.runs.pop(event.root, None)
+    run = state.runs.get(event.root)
+    if run is not None:
+        if handler := _HANDLERS.get(event.type):
+            return handler(state, run, event, now)
+    elif event.type in _BEGINNINGS:
+        if found is not None:
+            _begin(state, event, found)
+    elif (run := state.ended.get(event.root)) and event.type in _AFTER_THE_END:
+        return _AFTER_THE_END[event.type](state, run, event, now)
     return []
 
 
-def _schedule(state: Dispatch, event: Event, now: float) -> list[Effect]:
-    run = state.runs.get(event.root)
-    if run is None:
-        return []
+def _begin(state: Dispatch, event: Event, found: Blueprint) -> None:
+    """An execution starts, or starts again after it has failed."""
     said = event.data
-    task = said["task"]
-    assignment = _assignment(event.root, event.partition, run, task, said["attempt"])
-    delay_s = said["delay_ms"] / 1000
-    run.open[task] = Open(assignment, not delay_s, now + delay_s)
-    heappush(state.timers, (now + (delay_s or RECHECK_S), event.root, task, said["attempt"]))
-    return [] if delay_s else [Ask(assignment)]
+    run = state.runs[event.root] = Run(found, event.tenant, said["input"])
+    run.inputs = said.get("inputs") or {}
+    if before := state.ended.pop(event.root, None):
+        run.outputs, run.signals = before.outputs, before.signals
+        run.inputs = before.inputs | run.inputs
 
 
-def _assignment(root: str, partition: int, run: Run, task: str, attempt: int) -> Assignment:
-    plan = run.blueprint.plan
-    definition = plan.definition.tasks[plan.index[task]]
-    return Assignment(
-        execution_id=root,
-        task_id=task,
-        attempt=attempt,
-        role=definition.agent_role,
-        tenant=run.tenant,
-        input=run.input if definition.input is None else definition.input,
-        metadata=definition.metadata,
-        timeout_seconds=definition.timeout_seconds,
-        reply_to=commands_key(partition),
-    )
+# A task's turns ---------------------------------------------------------------------------------
+
+
+def _schedule(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
+    said = event.data
+    made = run.assignment(event.root, event.partition, said["task"], said["attempt"])
+    return _give(state, run, made, said["delay_ms"], now)
+
+
+def _undo(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
+    made = run.undoing(event.root, event.partition, event.data)
+    return _give(state, run, made, event.data["delay_ms"], now)
+
+
+def _give(state: Dispatch, run: Run, made: Assignment, delay_ms: int, now: float) -> list[Effect]:
+    """Ask for it, at once or after its delay."""
+    delay_s = delay_ms / 1_000
+    run.open[made.task_id] = Open(made, not delay_ms, now + delay_s)
+    state.wake(now + (delay_s or RECHECK_S), made)
+    return [] if delay_ms else [Ask(made)]
+
+
+def _complete(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
+    task = event.data["task"]
+    run.open.pop(task, None)
+    if task in run.undoable:
+        run.outputs[task] = event.data["output"]
+    return []
+
+
+def _close(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
+    run.open.pop(event.data["task"], None)
+    return []
+
+
+def _withdraw(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
+    """Nobody waits for the attempt any more, and its agent may not know."""
+    one = run.open.pop(event.data["task"], None)
+    return [Withdraw(one.assignment)] if one is not None and one.asked else []
+
+
+def _fail_undoing(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
+    timed_out = event.data["agent"] is None
+    return (_withdraw if timed_out else _close)(state, run, event, now)
+
+
+def _undone(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
+    run.outputs.pop(event.data["task"], None)
+    _close(state, run, event, now)
+    if event.root in state.ended and not (run.outputs or run.open):
+        del state.ended[event.root]
+    return []
+
+
+# What agents are told besides -------------------------------------------------------------------
+
+
+def _answer(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
+    run.answers[event.data["task"]] = event.data["input"]
+    return []
+
+
+def _signal(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
+    run.signals.setdefault(event.data["name"], event.data["data"])
+    return []
+
+
+# The end ----------------------------------------------------------------------------------------
+
+
+def _end(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
+    """Nothing is kept, unless something may be undone later, or the execution may go on."""
+    left = event.data.get("not_compensated") or ()
+    run.outputs = {task: run.outputs.get(task) for task in left}
+    again = run.signals and event.type == "ExecutionFailed"
+    run.open.clear()
+    state.end(event.root, run if left or again else None)
+    return []
+
+
+Handler = Callable[[Dispatch, Run, Event, float], list[Effect]]
+
+_BEGINNINGS = frozenset({"ExecutionStarted", "ExecutionRetried"})
+
+_AFTER_THE_END: dict[str, Handler] = {
+    "CompensationScheduled": _undo,
+    "TaskCompensated": _undone,
+    "CompensationFailed": _fail_undoing,
+    "CompensationParked": _withdraw,
+}
+
+_HANDLERS: dict[str, Handler] = _AFTER_THE_END | {
+    "TaskScheduled": _schedule,
+    "TaskCompleted": _complete,
+    "TaskFailed": _close,
+    "TaskTimedOut": _withdraw,
+    "TaskCancelled": _withdraw,
+    "InputRequested": _close,
+    "InputProvided": _answer,
+    "SignalReceived": _signal,
+    "ExecutionCompleted": _end,
+    "ExecutionFailed": _end,
+    "ExecutionCancelled": _end,
+}
+
+
+# Time -------------------------------------------------------------------------------------------
 
 
 def due(state: Dispatch, now: float) -> list[Effect]:
     """What the passing of time makes necessary: delayed tasks, and checks of what was asked."""
     effects: list[Effect] = []
     while state.timers and state.timers[0][0] <= now:
-        _, root, task, attempt = heappop(state.timers)
-        run = state.runs.get(root)
-        waiting = run.open.get(task) if run else None
-        if waiting is None or waiting.assignment.attempt != attempt:
+        _, root, task, kind, attempt = heappop(state.timers)
+        run = state.find(root)
+        one = run.open.get(task) if run else None
+        if one is None or (one.assignment.kind, one.assignment.attempt) != (kind, attempt):
             continue
-        if waiting.asked:
-            effects.append(Recheck(waiting.assignment))
-            waiting.looks += 1
+        if one.asked:
+            effects.append(Recheck(one.assignment))
+            one.looks += 1
         else:
-            effects.append(Ask(waiting.assignment))
-            waiting.asked = True
-        heappush(state.timers, (now + _wait_s(waiting.looks), root, task, attempt))
+            effects.append(Ask(one.assignment))
+            one.asked = True
+        state.wake(now + _wait_s(one.looks), one.assignment)
     return effects
 
 
@@ -120,69 +189,9 @@ def _wait_s(looks: int) -> float:
     return min(RECHECK_S * 2.0 ** (looks // 2), RECHECK_S_MAX)
 
 
-def waiting(state: Dispatch) -> bool:
-    """Whether anything is under way."""
-    return bool(state.runs)
-
-
-def dump(state: Dispatch, now: float) -> Any:
-    """The state as JSON-able data; what waits for its delay with the seconds that remain of it."""
-    return {
-        root: {
-            "workflow_id": run.blueprint.workflow_id,
-            "revision": run.blueprint.revision,
-            "tenant": run.tenant,
-            "input": run.input,
-            "open": {
-                task: (o.assignment.attempt, o.assignment.reply_to, _remaining_s(o, now))
-                for task, o in run.open.items()
-            },
-        }
-        for root, run in state.runs.items()
-    }
-
-
-def _remaining_s(one: Open, now: float) -> float | None:
-    return None if one.asked else max(0.0, one.ready_at - now)
-
-
-def references(data: Any) -> set[Reference]:
-    """The revisions that the dumped runs need."""
-    return {Reference(run["workflow_id"], run["revision"]) for run in data.values()}
-
-
-def load(data: Any, found: dict[Reference, Blueprint], now: float) -> Dispatch:
-    """The state that `dump` described: what was asked is checked at once, since nobody knows.
-
-    What waited for its delay waits for what was left of it: it may come late, and never early.
-    """
-    state = Dispatch()
-    for root, saved in data.items():
-        blueprint = found[Reference(saved["workflow_id"], saved["revision"])]
-        run = state.runs[root] = Run(blueprint, saved["tenant"], saved["input"])
-        for task, (attempt, reply_to, remaining_s) in saved["open"].items():
-            assignment = _assignment(root, 0, run, task, attempt)
-            assignment.reply_to = reply_to
-            at = now + (remaining_s or 0.0)
-            run.open[task] = Open(assignment, remaining_s is None, at)
-            heappush(state.timers, (at, root, task, attempt))
-    return state
-
-
 DISPATCH = Manager(
     name="dispatch",
-    events=frozenset(
-        {
-            "TaskScheduled",
-            "TaskCompleted",
-            "TaskFailed",
-            "TaskCancelled",
-            "ExecutionStarted",
-            "ExecutionCompleted",
-            "ExecutionFailed",
-            "ExecutionCancelled",
-        }
-    ),
+    events=_BEGINNINGS | _HANDLERS.keys(),
     initial=Dispatch,
     react=react,
     due=due,
@@ -190,4 +199,5 @@ DISPATCH = Manager(
     dump=dump,
     references=references,
     load=load,
+    version=2,
 )

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from processors.agents.wire import Assignment, decode_assignment, encode_assignment
-from processors.managers.manager import Ask, Recheck
+from processors.managers.manager import Ask, Recheck, Withdraw
 from processors.task_sender import TaskSender
 from streams.bus import Bus
 from streams.log import Cursor
-from streams.partition import commands_key, tasks_key
+from streams.partition import commands_key, tasks_key, withdrawn_channel
 
 ANSWERS = commands_key(0)
 TASKS = tasks_key("default", "worker")
@@ -94,3 +94,15 @@ async def test_a_task_that_was_missed_and_is_back_begins_anew(bus: Bus, sender: 
     await bus.redis.delete(TASKS)
     await sender.send([Recheck(TASK)])
     assert await waiting(bus) == []
+
+
+async def test_who_has_a_task_is_told_that_it_is_withdrawn(bus: Bus, sender: TaskSender) -> None:
+    """F37: by the id that its entry carries; it need not be heard."""
+    listener = bus.redis.pubsub()
+    await listener.subscribe(withdrawn_channel("default", "worker"))
+    assert (await listener.get_message(timeout=5.0) or {})["type"] == "subscribe"
+    await sender.send([Withdraw(TASK), Withdraw(replace(TASK, task_id="u"))])
+    heard = [(await listener.get_message(timeout=5.0) or {})["data"] for _ in range(2)]
+    assert heard == [b"e/t/1", b"e/u/1"]
+    assert sender.withdrawn == 2
+    await listener.aclose()  # type: ignore[no-untyped-call]

@@ -9,19 +9,28 @@ import orjson
 from aggregates.decider import Blueprint, Reference
 from aggregates.execution_commands import StartExecution
 from aggregates.execution_events import (
+    CompensationFailed,
+    CompensationParked,
+    CompensationScheduled,
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
     ExecutionPaused,
+    ExecutionRetried,
+    InputProvided,
+    InputRequested,
     TaskCancelled,
+    TaskCompensated,
     TaskCompleted,
     TaskFailed,
     TaskScheduled,
     TaskStarted,
+    TaskTimedOut,
 )
 from processors.agents.wire import Assignment
+from processors.managers import dispatch_runs
 from processors.managers.dispatch import CONFIRM_S, DISPATCH, RECHECK_S, RECHECK_S_MAX
-from processors.managers.manager import REFERRING, Ask, Recheck, reference
+from processors.managers.manager import REFERRING, Ask, Recheck, Withdraw, reference
 from tests.flows import ROLE, flow
 from tests.spec import ROOT, Reacting, after, facts, reacting
 
@@ -41,12 +50,15 @@ def asked(task: str, attempt: int = 1, **more: Any) -> Assignment:
         execution_id=ROOT,
         task_id=task,
         attempt=attempt,
-        role=ROLE,
-        tenant=more.get("tenant", "default"),
-        input=said[task],
-        metadata={"tier": "gold"} if task == "a" else {},
-        timeout_seconds=7.0 if task == "a" else 300.0,
-        reply_to=more.get("reply_to", "commands:{0}"),
+        **{
+            "role": ROLE,
+            "tenant": "default",
+            "input": said[task],
+            "metadata": {"tier": "gold"} if task == "a" else {},
+            "timeout_seconds": 7.0 if task == "a" else 300.0,
+            "reply_to": "commands:{0}",
+            **more,
+        },
     )
 
 
@@ -128,6 +140,8 @@ def test_an_answered_task_is_not_checked():
     answers = (
         TaskCompleted("a", 1, "ann"),
         TaskFailed("a", 1, "ann", "no", False),
+        TaskTimedOut("a", 1, "ann", "run", "late", False),
+        InputRequested("a", 1, "ann", "how?"),
         TaskCancelled("a", 1),
     )
     for answer in answers:
@@ -149,6 +163,111 @@ def test_an_execution_that_has_ended_leaves_nothing():
         assert over.state.runs == {}
         over.at(10_000.0).then_nothing()
         assert over.state.timers == []
+
+
+# What agents are told besides -------------------------------------------------------------------
+
+
+def test_an_attempt_that_nobody_waits_for_is_withdrawn_where_it_was_given_out():
+    """F37."""
+    for end in (TaskCancelled("a", 1), TaskTimedOut("a", 1, None, "queue", "late", False)):
+        dispatch(SCHEDULED).when(*facts([end])).then(Withdraw(asked("a")))
+        dispatch().when(*facts([end])).then_nothing()
+        dispatch(scheduled("a", 1, 60_000)).when(*facts([end])).then_nothing()
+        dispatch(SCHEDULED, TaskCompleted("a", 1, "ann")).when(*facts([end])).then_nothing()
+
+
+def test_an_attempt_after_an_answer_carries_it_and_so_does_its_retry():
+    """R11: a person was asked."""
+    so_far = dispatch(SCHEDULED, InputRequested("a", 1, "ann", "how?"))
+    so_far.when(*facts([InputProvided("a", 1, {"so": 1}), scheduled("a", 2)]))
+    so_far.then(Ask(asked("a", 2, answer={"so": 1})))
+    again = so_far.restored().given(*facts([TaskFailed("a", 2, "ann", "no", True)]))
+    again.when(*facts([scheduled("a", 3)])).then(Ask(asked("a", 3, answer={"so": 1})))
+
+
+def test_an_execution_that_is_retried_goes_on_with_the_edited_inputs():
+    """R11: also where nothing is remembered of its first time."""
+    retried = ExecutionRetried("w", 1, FLOW.digest, ["a"], "again", {"n": 1}, {"a": [1]})
+    end = ExecutionFailed("x", "a")
+    for before in (reacting(DISPATCH, FLOW), dispatch(SCHEDULED, end)):
+        again = before.when(*facts([retried, scheduled("a", 2)]))
+        again.then(Ask(asked("a", 2, input=[1])))
+        again.when(*facts([scheduled("b")])).then(Ask(asked("b")))
+
+
+# Undoing ----------------------------------------------------------------------------------------
+
+UNDONE = flow(a={"compensation_action": "refund"}, b={"depends_on": ["a"]})
+DONE = [STARTED, SCHEDULED, TaskCompleted("a", 1, "ann", {"paid": 7})]
+
+
+def undo(attempt: int = 1, delay_ms: int = 0) -> CompensationScheduled:
+    return CompensationScheduled("a", attempt, "cashier", "refund", delay_ms)
+
+
+def undoing(attempt: int = 1, output: Any = None) -> Assignment:
+    more = {"input": {"n": 1}, "metadata": {}, "timeout_seconds": 300.0, "role": "cashier"}
+    said = {"kind": "compensation", "action": "refund", "output": output or {"paid": 7}}
+    return asked("a", attempt, **more, **said)
+
+
+def undo_of(*happened: Any) -> Reacting:
+    return reacting(DISPATCH, UNDONE).given(*facts([*DONE, *happened]))
+
+
+def test_undoing_is_asked_of_its_role_with_what_the_task_had_delivered():
+    """R31."""
+    undo_of().when(*facts([undo()])).then(Ask(undoing()))
+    undo_of().restored().when(*facts([undo()])).then(Ask(undoing()))
+
+
+def test_undoing_waits_for_its_delay_is_checked_and_ends_like_a_task():
+    """R31, F12."""
+    late = undo_of().when(*facts([undo(2, 3_000)]), at=10.0).then_nothing()
+    late.at(13.0).then(Ask(undoing(2)))
+    late.restored(now=50.0).at(50.0).then(Recheck(undoing(2)))
+    ends = (
+        TaskCompensated("a", 2, "ann"),
+        CompensationFailed("a", 2, "ann", "no", True),
+    )
+    for end in ends:
+        over = undo_of(undo(2))
+        over.when(*facts([end])).then_nothing()
+        over.at(10_000.0).then_nothing()
+
+
+def test_undoing_that_took_too_long_is_withdrawn():
+    """F40."""
+    for end in (
+        CompensationFailed("a", 1, None, "late", True),
+        CompensationParked("a", 1, "late"),
+    ):
+        undo_of(undo()).when(*facts([end])).then(Withdraw(undoing()))
+
+
+def test_what_was_parked_can_be_undone_after_the_end_and_is_forgotten_then():
+    """R31, I16."""
+    parked = (undo(), CompensationParked("a", 1, "no"), ExecutionFailed("x", "b", [], ["a"]))
+    after_all = undo_of(*parked).restored()
+    assert after_all.state.runs == {}
+    after_all.when(*facts([undo(2)])).then(Ask(undoing(2)))
+    after_all.restored(now=9.0).at(9.0).then(Recheck(undoing(2)))
+    parked_again = after_all.when(*facts([CompensationFailed("a", 2, "ann", "no", True)]))
+    parked_again.then_nothing()
+    parked_again.when(*facts([undo(3)])).then(Ask(undoing(3)))
+    parked_again.given(*facts([TaskCompensated("a", 3, "ann")]))
+    assert parked_again.state.ended == {}
+    parked_again.when(*facts([undo(4)])).then_nothing()
+
+
+def test_what_is_remembered_of_ended_executions_is_bounded(monkeypatch):
+    """I16: the oldest leave first."""
+    monkeypatch.setattr(dispatch_runs, "ENDED_RUNS_MAX", 2)
+    many = reacting(DISPATCH, UNDONE)
+    for root in ("one", "two", "three"):
+        many.given(*facts([*DONE, ExecutionFailed("x", "b", [], ["a"])], root))
+    assert [*many.state.ended] == ["two", "three"]
 
 
 # Restoring --------------------------------------------------------------------------------------

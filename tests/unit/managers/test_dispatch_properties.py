@@ -21,7 +21,7 @@ from aggregates.execution_commands import (
 from aggregates.execution_state import Execution
 from aggregates.problem import Refused
 from processors.managers.dispatch import DISPATCH
-from processors.managers.manager import Ask, Recheck
+from processors.managers.manager import Ask, Recheck, Withdraw
 from streams.message import Event
 from tests.flows import flow
 from tests.spec import NOW, Reacting, facts, reacting
@@ -124,9 +124,13 @@ def count(
     now: float,
 ) -> None:
     for effect in live.effects:
-        assert isinstance(effect, Ask | Recheck)
+        assert isinstance(effect, Ask | Recheck | Withdraw)
         one = effect.assignment
         name = key(one.execution_id, one.task_id, one.attempt)
+        if isinstance(effect, Withdraw):
+            assert name not in open_, "withdrawn while it is wanted"
+            assert name in asks, "withdrawn before it was asked for"
+            continue
         assert open_[name] <= now, "asked for before its delay had passed, or after its answer"
         if isinstance(effect, Ask):
             asks[name] = asks.get(name, 0) + 1
@@ -138,6 +142,6 @@ def count(
 def summary(live: Reacting) -> Any:
     """The state without its timers, as data."""
     data = DISPATCH.dump(live.state, live.now)
-    for run in data.values():
+    for run in data["runs"].values():
         run["open"] = {task: said[:2] for task, said in run["open"].items()}
     return orjson.loads(orjson.dumps(data))
