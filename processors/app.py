@@ -83,7 +83,7 @@ class Worker:
         """The Faust app with one agent a feed."""
         app = make_app("agentcore", [feed for feed, _ in self.feeds], self.bus)
         for feed, worker in self.feeds:
-            app.agent(feed.topic, name=feed.topic)(_agent(worker))
+            app.agent(feed.topic, name=feed.topic)(_agent(feed, worker))
         return app
 
     async def close(self) -> None:
@@ -92,10 +92,11 @@ class Worker:
         await self.log.close()
 
 
-def _agent(worker: Any) -> Any:
+def _agent(feed: Any, worker: Any) -> Any:
     async def work(batches: Any) -> None:
         async for batch in batches:
-            await worker.handle(batch.entries)
+            async with feed.handling:
+                await worker.handle(batch.entries)
 
     return work
 

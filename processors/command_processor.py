@@ -8,7 +8,7 @@ not come about, everything that was built on it is dropped and read again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -89,6 +89,12 @@ class CommandProcessor:
         """Forget a partition that is no longer ours."""
         if part := self.parts.pop(partition, None):
             part.valid = False
+
+    async def leave(self, partitions: Collection[int]) -> None:
+        """Finish the commit that is under way; what was read beyond it the next owner reads."""
+        for partition in partitions:
+            self.close(partition)
+        await self.drain()
 
     def is_whole(self, partition: int) -> bool:
         """Whether the partition is open and nothing of its state was dropped."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -83,6 +83,15 @@ class ProcessManager:
         """Forget a partition that is no longer ours."""
         self.parts.pop(partition, None)
         self.positions.pop(partition, None)
+
+    async def leave(self, partitions: Collection[int]) -> None:
+        """Save where partitions that are handed over stand, and forget them."""
+        mine = {p: part for p in partitions if (part := self.parts.get(p)) is not None}
+        try:
+            await self.save([p for p, part in mine.items() if self._changed(part)])
+        finally:
+            for partition in partitions:
+                self.close(partition)
 
     async def drain(self) -> None:
         """Stop the timers and save where they stand; what is due comes after the next start."""

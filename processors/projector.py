@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +84,11 @@ class Projector:
     def close(self, partition: int) -> None:
         """Forget a partition that is no longer ours."""
         self.positions.pop(partition, None)
+
+    async def leave(self, partitions: Collection[int]) -> None:
+        """Forget partitions that are handed over; every batch has ended in its own commit."""
+        for partition in partitions:
+            self.close(partition)
 
     async def drain(self) -> None:
         """Every batch ends in a commit of its own; nothing is in hand between two."""

@@ -1,28 +1,51 @@
 """Which partitions a consumer holds here, kept by beating and taken over when another's beat stops.
 
 No clock is compared with another machine's: a challenger that has seen the same (epoch, beat) for
-the lease time on its own monotonic clock raises the epoch by compare-and-set.
+the lease time on its own monotonic clock raises the epoch by compare-and-set. Live workers share
+the partitions: each takes what is free and its own by `streams.members`, and gives up the others'.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import structlog
 
 from streams.ending import end
 from streams.log import Cursor, Log, LogUnavailable
+from streams.members import Members
 
 LEASE_S_DEFAULT = 5.0
 BEATS_A_LEASE = 3  # two beats may be lost before the third is too late
+LOOK_S = 0.25  # between two looks whether somebody has handed a partition over
+GIVEN_AT_ONCE = 4  # partitions on their way to other workers, or a quarter where there are more
+STUBBORN_LEASES = 12  # so long nothing is offered again to a member that did not take it
+LEAVE_S = 1.0  # for the farewell to a database that may be away; then the leases run out
 
 logger = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True)
+class LeaseCounters:
+    """What happened to these leases since the start; the names are the metrics'."""
+
+    taken: int = 0
+    taken_over: int = 0
+    """Of those, the ones whose owner had not let go."""
+    given: int = 0
+    lost: int = 0
+    rounds_missed: int = 0
+
+
 class Leases:
-    """One consumer's leases in this process; `held` maps a partition to its cursor."""
+    """One consumer's leases in this process; `held` maps a partition to its cursor.
+
+    What is in `leaving` belongs to another live worker: whoever works on it finishes what is in
+    hand and calls `hand_over`.
+    """
 
     def __init__(
         self,
@@ -37,9 +60,15 @@ class Leases:
         self.owner = owner
         self.lease_s = lease_s
         self.held: dict[int, Cursor] = {}
+        self.leaving: set[int] = set()
+        self.members = Members(log, consumer, owner, lease_s)
+        self.counters = LeaseCounters()
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
-        self._seen: dict[int, tuple[int, int, float]] = {}
+        self._seen: dict[int, tuple[object, float]] = {}
+        self._stubborn: dict[int, tuple[str, float]] = {}
         self._lost: set[int] = set()  # and nobody has looked at `held` since
+        self._looked: float | None = None  # when a round last succeeded
+        self._missed = False  # a round has failed since
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -49,26 +78,44 @@ class Leases:
         self._task = asyncio.create_task(self._beat_for_ever(), name=f"leases {self.consumer}")
 
     async def stop(self) -> None:
-        """Hand everything back at once."""
+        """Hand everything back at once, and be no member any more."""
         await end(self._task)
-        if self.held:
-            with contextlib.suppress(LogUnavailable):
-                await self.log.release(self.consumer, self._epochs())
+        with contextlib.suppress(LogUnavailable, TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await self.log.leave(self.consumer, self.owner, self._epochs())
         self.held.clear()
+        self.leaving.clear()
+        self._looked = None
         self._changed.set()
 
     async def changed(self) -> None:
-        """Wait until partitions were taken or lost; look at `held` before waiting for anything."""
+        """Wait until partitions were taken or lost, or are to leave; look before any other wait."""
         await self._changed.wait()
         self._changed.clear()
         self._lost.clear()
 
+    @property
+    def beating(self) -> bool:
+        """Whether a round has succeeded within the lease time."""
+        return self._looked is not None and self._clock() - self._looked < self.lease_s
+
     def forget(self, partition: int) -> None:
         """A write was refused: the partition belongs to somebody else now."""
+        self.leaving.discard(partition)
         if self.held.pop(partition, None) is not None:
             logger.warning("lease_lost", consumer=self.consumer, partition=partition)
+            self.counters.lost += 1
             self._lost.add(partition)
             self._changed.set()
+
+    async def hand_over(self, partitions: Collection[int]) -> None:
+        """Release partitions that nobody here works on any more."""
+        mine = {p: self.held.pop(p).epoch for p in partitions if p in self.held}
+        self.leaving.difference_update(partitions)
+        self.counters.given += len(mine)
+        if mine:
+            with contextlib.suppress(LogUnavailable):  # then these leases run out
+                await self.log.release(self.consumer, mine)
 
     async def retake(self, partition: int) -> Cursor | None:
         """Raise the epoch of our own lease, which ends whatever of ours is still on its way.
@@ -97,11 +144,17 @@ class Leases:
         return {partition: cursor.epoch for partition, cursor in self.held.items()}
 
     async def _beat_for_ever(self) -> None:
+        between_s = self.lease_s / BEATS_A_LEASE
+        due = self._clock() + between_s
         while True:
-            await asyncio.sleep(self.lease_s / BEATS_A_LEASE)
+            await asyncio.sleep(max(0.0, min(LOOK_S, due - self._clock())))
             try:
-                await self.round()
+                if self._clock() >= due or await self.log.free(self.consumer):
+                    due = self._clock() + between_s
+                    await self.round()
             except LogUnavailable as error:
+                self._missed, due = True, min(due, self._clock() + LOOK_S)
+                self.counters.rounds_missed += 1
                 logger.warning("leases_unavailable", consumer=self.consumer, error=str(error))
 
     async def round(self) -> None:
@@ -113,20 +166,56 @@ class Leases:
             if partition not in ours and cursor is not None and cursor.epoch == epoch:
                 self.forget(partition)
         now = self._clock()
-        free = []
-        for cursor in await self.log.cursors(self.consumer):
-            # What was lost comes back only after it was seen to be lost: whoever works on it must
-            # drop what it has, since others have written meanwhile.
-            if cursor.partition in self.held or cursor.partition in self._lost:
-                continue
-            epoch, beat, since = self._seen.get(cursor.partition, (-1, -1, now))
-            if (epoch, beat) != (cursor.epoch, cursor.beat):
-                self._seen[cursor.partition] = (cursor.epoch, cursor.beat, now)
-                since = now
-            if cursor.owner is None or now - since >= self.lease_s:
-                free.append(cursor)
-        if free:
-            for cursor in await self.log.take(free, self.owner):
-                self.held[cursor.partition] = cursor
-                self._seen.pop(cursor.partition, None)
+        # While the log was away nobody could beat: who waits for a beat to stop counts on after it.
+        missed_s = now - self._looked if self._missed and self._looked is not None else 0.0
+        await self.members.meet(now, missed_s)
+        cursors = await self.log.cursors(self.consumer)
+        self._looked, self._missed = now, False
+        if free := [cursor for cursor in cursors if self._may_take(cursor, now, missed_s)]:
+            await self._take(free)
+        self._give(now)
+
+    async def _take(self, free: list[Cursor]) -> None:
+        owned = {cursor.partition for cursor in free if cursor.owner is not None}
+        for cursor in await self.log.take(free, self.owner):
+            self.held[cursor.partition] = cursor
+            self._seen.pop(cursor.partition, None)
+            self.counters.taken += 1
+            self.counters.taken_over += cursor.partition in owned
+        self._changed.set()
+
+    def _may_take(self, cursor: Cursor, now: float, missed_s: float) -> bool:
+        """Whether a partition has no live owner, and is ours or not taken by whom it belongs to."""
+        # What was lost comes back only after it was seen to be lost: whoever works on it must
+        # drop what it has, since others have written meanwhile.
+        partition = cursor.partition
+        if partition in self.held or partition in self._lost:
+            return False
+        is_now = (cursor.owner, cursor.epoch, cursor.beat)
+        was, since = self._seen.get(partition, (None, now))
+        since = since + missed_s if was == is_now else now
+        self._seen[partition] = (is_now, since)
+        waits_s, dead = now - since, None
+        if cursor.owner is not None:
+            waits_s -= self.lease_s
+            dead = cursor.owner
+        if waits_s < 0:
+            return False
+        rightful = self.members.rightful(partition, dead if dead != self.owner else None)
+        if rightful != self.owner and waits_s >= self.lease_s:
+            self._stubborn[partition] = (rightful, now + STUBBORN_LEASES * self.lease_s)
+            return True
+        return rightful == self.owner
+
+    def _give(self, now: float) -> None:
+        """Mark what belongs to others as leaving: some at a time, so that most work goes on."""
+        others = []
+        for partition in sorted(self.held.keys() - self.leaving):
+            rightful = self.members.rightful(partition)
+            stubborn, until = self._stubborn.get(partition, ("", 0.0))
+            if rightful != self.owner and not (rightful == stubborn and now < until):
+                others.append(partition)
+        room = max(GIVEN_AT_ONCE, len(self.held) // 4) - len(self.leaving)
+        if others and room > 0:
+            self.leaving.update(others[:room])
             self._changed.set()

@@ -155,6 +155,18 @@ class Log(Protocol):
     async def release(self, consumer: str, held: Mapping[int, int]) -> None:
         """Hand partitions back, so that the next owner need not wait."""
 
+    async def free(self, consumer: str) -> bool:
+        """Whether some partition of the consumer has no owner; asked several times a second."""
+
+    async def meet(self, consumer: str, member: str) -> dict[str, int]:
+        """Raise the beat of a member, new or known; returns the beats of all members."""
+
+    async def dismiss(self, consumer: str, seen: Mapping[str, int]) -> None:
+        """Remove the members whose beats are still as `seen`."""
+
+    async def leave(self, consumer: str, member: str, held: Mapping[int, int]) -> None:
+        """Remove a member and hand its partitions back, both at once."""
+
     async def append(self, shares: Sequence[Share], time: datetime) -> set[int]:
         """Commit all shares whose fence holds, at once; returns their partitions.
 

@@ -26,6 +26,7 @@ class MemoryLog:
     def __init__(self, partitions: int = PARTITIONS_DEFAULT) -> None:
         self._partitions = partitions
         self._cursors: dict[tuple[str, int], Cursor] = {}
+        self._members: dict[str, dict[str, int]] = {}
         self._events: dict[int, list[Stored]] = {p: [] for p in range(partitions)}
         self._commits: dict[int, list[CommitRow]] = {p: [] for p in range(partitions)}
         self._definitions: dict[tuple[str, int], DefinitionRow] = {}
@@ -76,6 +77,28 @@ class MemoryLog:
         for partition, epoch in held.items():
             if cursor := self._held(consumer, partition, epoch):
                 cursor.owner = None
+
+    async def free(self, consumer: str) -> bool:
+        """Whether some partition has no owner."""
+        return any(c.owner is None for (name, _), c in self._cursors.items() if name == consumer)
+
+    async def meet(self, consumer: str, member: str) -> dict[str, int]:
+        """Raise the beat of a member; returns the beats of all."""
+        members = self._members.setdefault(consumer, {})
+        members[member] = members.get(member, 0) + 1
+        return dict(members)
+
+    async def dismiss(self, consumer: str, seen: Mapping[str, int]) -> None:
+        """Remove the members whose beats are still as `seen`."""
+        members = self._members.get(consumer, {})
+        for member, beat in seen.items():
+            if members.get(member) == beat:
+                del members[member]
+
+    async def leave(self, consumer: str, member: str, held: Mapping[int, int]) -> None:
+        """Remove a member and hand its partitions back."""
+        self._members.get(consumer, {}).pop(member, None)
+        await self.release(consumer, held)
 
     async def append(self, shares: Sequence[Share], time: datetime) -> set[int]:
         """Commit all shares whose fence holds."""

@@ -142,6 +142,28 @@ class PostgresLog:
         async with self._answered():
             await self.pool.execute(sql.RELEASE, consumer, list(held), list(held.values()))
 
+    async def free(self, consumer: str) -> bool:
+        """Whether some partition has no owner."""
+        async with self._answered():
+            return bool(await self.pool.fetchval(sql.FREE, consumer))
+
+    async def meet(self, consumer: str, member: str) -> dict[str, int]:
+        """Raise the beat of a member; returns the beats of all."""
+        async with self._answered():
+            rows = await self.pool.fetch(sql.MEET, consumer, member)
+        return {row[0]: row[1] for row in rows}
+
+    async def dismiss(self, consumer: str, seen: Mapping[str, int]) -> None:
+        """Remove the members whose beats are still as `seen`."""
+        async with self._answered():
+            await self.pool.execute(sql.DISMISS, consumer, list(seen), list(seen.values()))
+
+    async def leave(self, consumer: str, member: str, held: Mapping[int, int]) -> None:
+        """Remove a member and hand its partitions back, in one statement."""
+        async with self._answered():
+            partitions, epochs = list(held), list(held.values())
+            await self.pool.execute(sql.LEAVE, consumer, partitions, epochs, member)
+
     async def append(self, shares: Sequence[Share], time: datetime) -> set[int]:
         """Commit all shares whose fence holds, in one statement.
 

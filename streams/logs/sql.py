@@ -69,6 +69,39 @@ WHERE c.consumer = $1 AND c.partition = held.partition AND c.epoch = held.epoch
 )
 """Hand partitions back."""
 
+FREE = "SELECT EXISTS (SELECT FROM cursors WHERE consumer = $1 AND owner IS NULL)"
+"""Whether there is something to take."""
+
+MEET = """
+WITH me AS (
+    INSERT INTO members AS m (consumer, member, beat) VALUES ($1, $2, 1)
+    ON CONFLICT (consumer, member) DO UPDATE SET beat = m.beat + 1
+    RETURNING member, beat
+)
+SELECT member, beat FROM me
+UNION ALL
+SELECT member, beat FROM members WHERE consumer = $1 AND member <> $2
+"""
+"""Show that a member lives, and see who else does."""
+
+DISMISS = """
+DELETE FROM members AS m USING unnest($2::text[], $3::bigint[]) AS seen(member, beat)
+WHERE m.consumer = $1 AND m.member = seen.member AND m.beat = seen.beat
+"""
+"""Remove members that have not beaten since they were seen."""
+
+LEAVE = (
+    _HELD
+    + """
+, released AS (
+    UPDATE cursors AS c SET owner = NULL FROM held JOIN locked USING (partition)
+    WHERE c.consumer = $1 AND c.partition = held.partition AND c.epoch = held.epoch
+)
+DELETE FROM members WHERE consumer = $1 AND member = $4
+"""
+)
+"""Go: no member any more, and owner of nothing."""
+
 ADVANCE = """
 WITH moved AS (
     SELECT * FROM unnest($2::int[], $3::bigint[], $4::bigint[]) AS m(partition, epoch, position)

@@ -89,6 +89,45 @@ async def test_releasing_frees_only_what_is_held(log):
     assert await log.append([share(cursor, 1)], NOW) == set(), "a released lease writes nothing"
 
 
+async def test_members_of_a_consumer_see_each_other_beat(log):
+    assert await log.meet("reader", "a") == {"a": 1}
+    assert await log.meet("reader", "b") == {"a": 1, "b": 1}
+    assert await log.meet("reader", "a") == {"a": 2, "b": 1}
+    assert await log.meet("other", "c") == {"c": 1}, "each consumer has its own"
+
+
+async def test_only_members_that_have_not_beaten_since_are_dismissed(log):
+    for member in ("a", "b", "a"):
+        seen = await log.meet("reader", member)
+    await log.dismiss("reader", {"a": seen["a"] - 1, "b": seen["b"], "c": 1})
+    await log.dismiss("other", {"a": seen["a"]})
+    assert await log.meet("reader", "a") == {"a": 3}
+    assert await log.meet("reader", "b") == {"a": 3, "b": 1}, "who was only slow begins again"
+
+
+async def test_who_leaves_is_no_member_and_owns_nothing_at_once(log):
+    """F24: and releases nothing that was taken from it meanwhile."""
+    assert not await log.free(WRITER), "nothing is there yet"
+    cursors = await log.take(await log.cursors(WRITER), "a")
+    await log.meet(WRITER, "a")
+    await log.meet(WRITER, "b")
+    assert not await log.free(WRITER)
+    [taken] = await log.take([cursors[3]], "b")
+    await log.leave(WRITER, "a", {c.partition: c.epoch for c in cursors})
+    assert await log.free(WRITER)
+    owners = [c.owner for c in await log.cursors(WRITER)]
+    assert owners == [None if p != taken.partition else "b" for p in range(len(owners))]
+    assert await log.meet(WRITER, "b") == {"b": 2}
+    await log.leave(WRITER, "b", {})
+    assert (await log.cursors(WRITER))[3].owner == "b", "only what it names"
+    assert await log.meet(WRITER, "c") == {"c": 1}
+
+
+async def test_members_that_meet_at_once_all_count(log):
+    await asyncio.gather(*(log.meet("reader", f"m{n % 4}") for n in range(40)))
+    assert await log.meet("reader", "m0") == {"m0": 11, "m1": 10, "m2": 10, "m3": 10}
+
+
 @pytest.mark.parametrize("count", [0, 1, 7, 200, 5_000])
 async def test_a_commit_moves_head_cursor_and_chain_together(log, count):
     cursor = await mine(log)
