@@ -44,8 +44,14 @@ class Mirroring:
 
     async def settle(self) -> None:
         """Wait until what is on its way has gone out."""
-        if self._under_way is not None:
-            await asyncio.shield(self._under_way)
+        sending = self._under_way
+        if sending is None:
+            return
+        try:
+            await asyncio.shield(sending)
+        finally:  # a bug that ended it is raised once; what was not sent is caught up with later
+            if sending.done() and self._under_way is sending:
+                self._under_way = None
 
     async def _send(self, done: Sequence[Decided]) -> None:
         try:
