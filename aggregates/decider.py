@@ -53,6 +53,13 @@ class Decider(Generic[S]):
     dump: Callable[[S], Any]
     load: Callable[[str, Any, Blueprint | None], S]
     reference: Callable[[Any], Reference | None] = lambda _: None
+    snapshot: int = 1
+    """Of the shape that `dump` returns: a saved state of another one is folded from the log."""
+
+    @property
+    def form(self) -> str:
+        """What saved states are marked with."""
+        return f"{self.name}@{self.snapshot}"
 
 
 def fold(decider: Decider[S], root: str, events: Iterable[Any], state: S | None = None) -> S:

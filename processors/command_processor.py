@@ -15,15 +15,19 @@ from typing import Any
 
 import structlog
 
-from processors import partition_state as state
+from aggregates.problem import Refused
+from processors import partition_loading as state
 from processors.blueprints import Blueprints
 from processors.decide import Decided, decide_batch
 from processors.mirroring import Mirroring
 from processors.partition_state import PartitionState, open_partition
+from processors.replies import encode_outcome
 from processors.vocabulary import Vocabulary
 from streams.bus import Bus, BusUnavailable, id_parts
+from streams.codec import Poison, decode_command
 from streams.leases import Leases
 from streams.log import CommitUnknown, DeadLetter, Log, LogUnavailable, Share, Unacceptable
+from streams.message import Outcome
 from streams.partition import commands_key
 
 ENTRIES_MAX = 1_000  # of one partition in one batch: a commit stays under some 50 ms
@@ -47,6 +51,8 @@ class Counters:
     commits: int = 0
     repeats: int = 0
     refusals: int = 0
+    conflicts: int = 0
+    snapshot_fallbacks: int = 0
     dead_letters: int = 0
     fenced: int = 0
     unknown_commits: int = 0
@@ -67,6 +73,8 @@ class CommandProcessor:
     parts: dict[int, PartitionState] = field(default_factory=dict)
     careful: dict[int, int] = field(default_factory=dict)
     """How many entries of a partition may be tried at once, after the log refused some."""
+    crashes: dict[int, dict[str, int]] = field(default_factory=dict)
+    """How often commands of a partition broke its state, over its taking again and again."""
     plans: Blueprints = field(init=False)
     mirroring: Mirroring = field(init=False)
     _under_way: asyncio.Task[None] | None = None
@@ -80,6 +88,7 @@ class CommandProcessor:
         """Make ready to decide for a partition: its state, its offset, and a whole mirror."""
         cursor = self.leases.held[partition]
         part = await open_partition(self.log, cursor)
+        part.crashes = self.crashes.setdefault(partition, {})
         part.offset, part.cursor.incarnation = await self._offset(part)
         part.cursor.stream_offset = part.offset  # of this Redis, nothing more has been passed
         await self.mirroring.catch_up(part)
@@ -163,6 +172,10 @@ class CommandProcessor:
             self.counters.commands += len(one.share.commands)
             self.counters.repeats += one.repeats
             self.counters.refusals += one.refusals
+            self.counters.conflicts += one.conflicts
+        for part, _ in batches:
+            self.counters.snapshot_fallbacks += part.fallbacks
+            part.fallbacks = 0
         return decided
 
     async def _commit(self, decided: list[Decided]) -> None:
@@ -234,10 +247,15 @@ class CommandProcessor:
                 stream_offset=entry,
                 incarnation=one.share.incarnation,
             )
+            letter, reply = _refused_content(one.share, key, entry, reason, raw)
             try:
-                await self.log.bury([DeadLetter("command", key, entry, reason, raw)])
+                await self.log.bury([letter])
                 await self.log.append([skip], self.clock())
                 self.counters.dead_letters += 1
+                if reply:
+                    await self.bus.append(reply)
+            except BusUnavailable as error:  # whoever waits asks again, and is told then
+                logger.warning("reply_lost", error=str(error))
             except (CommitUnknown, LogUnavailable) as error:  # it is read, and tried, once more
                 self.counters.unknown_commits += 1
                 logger.warning("commit_unknown", error=str(error))
@@ -293,6 +311,28 @@ class CommandProcessor:
             await self.bus.trim(passed)
         except BusUnavailable as error:
             logger.warning("trim_failed", error=str(error))
+
+
+def _refused_content(
+    share: Share, key: str, entry: str, reason: str, raw: bytes
+) -> tuple[DeadLetter, dict[str, list[bytes]]]:
+    """What is kept of a command that the database refuses, and what its giver is told.
+
+    The log has nothing of it, so it may be given again when the cause is gone.
+    """
+    try:
+        command = decode_command(raw)
+    except Poison:
+        return DeadLetter("command", key, entry, reason, raw), {}
+    letter = DeadLetter("command", key, entry, reason, raw, command.tenant, command.subject)
+    if not command.reply_to:
+        return letter, {}
+    problem = Refused(
+        "UNACCEPTABLE",
+        f"The database refused what {command.type} would store; it is kept as a dead letter.",
+    )
+    outcome = Outcome(command.id, share.partition, share.head + 1, share.head, problem.problem())
+    return letter, {command.reply_to: [encode_outcome(outcome)]}
 
 
 def _undecided(batches: Batches, decided: list[Decided]) -> Batches:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from asyncio import sleep
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,10 +19,11 @@ from aggregates.decider import Reference
 from aggregates.problem import Refused, bounded
 from aggregates.workflow import WorkflowArchived, WorkflowCreated, WorkflowRevised
 from processors.blueprints import Blueprints, attach
-from processors.partition_state import REFUSAL, Held, PartitionState, load, settle_outcomes
+from processors.partition_loading import Unreadable, load
+from processors.partition_state import REFUSAL, Held, PartitionState, settle_outcomes
 from processors.replies import encode_outcome
 from processors.vocabulary import Vocabulary
-from streams.codec import Poison, decode_command, encode_event
+from streams.codec import Poison, decode_command, digest_of, encode_event
 from streams.log import DeadLetter, DefinitionRow, Log, Share
 from streams.message import Command, Outcome
 from streams.partition import commands_key, partition_of
@@ -44,14 +45,19 @@ class Decided:
     needed: dict[str, Held] = field(default_factory=dict)
     repeats: int = 0
     refusals: int = 0
+    conflicts: int = 0
 
     def end_before(self, place: int) -> None:
         """The entry at this place and those behind it are for the next batch."""
+        left = {entry for entry, _ in self.entries[place:]}
         self.entries = self.entries[:place]
         self.share.stream_offset = self.entries[-1][0]
-        kept = {entry for entry, _ in self.entries}
-        self.letters = [letter for letter in self.letters if letter.entry in kept]
+        self.letters = [letter for letter in self.letters if letter.entry not in left]
 
+
+CRASHES_MAX = 3
+"""So often is a command tried whose events break the state that they are folded into."""
+CRASHING_MAX = 1_000  # commands of a partition whose crashes are counted
 
 BESIDE = frozenset({WorkflowCreated, WorkflowRevised, WorkflowArchived})
 
@@ -110,9 +116,12 @@ async def decide_batch(
                 decided.end_before(one[0])
                 break
             _decide(decided, one, now, stamp)
-        part.head, part.number, part.offset = share.last, share.number, share.stream_offset
-        room -= len(share.messages)
-        done.append(decided)
+            if not part.valid:
+                break
+        if part.valid:
+            part.head, part.number, part.offset = share.last, share.number, share.stream_offset
+            room -= len(share.messages)
+            done.append(decided)
         await sleep(0)
     return done
 
@@ -144,7 +153,7 @@ def _read(decided: Decided, names: Vocabulary, partitions: int) -> list[Typed]:
 
 async def _attach(names: Vocabulary, plans: Blueprints, commands: Sequence[Typed]) -> None:
     """Give commands that refer to a workflow its newest known truth."""
-    referring: list[tuple[Any, Any]] = []
+    referring: list[tuple[Any, Any, str]] = []
     wanted: set[Reference] = set()
     referring_types = names.referring
     for _, command, _, typed in commands:
@@ -153,20 +162,27 @@ async def _attach(names: Vocabulary, plans: Blueprints, commands: Sequence[Typed
         decider = names.deciders[command.aggregate]
         reference = decider.reference(typed)
         if reference is not None:
-            referring.append((decider, typed))
+            referring.append((decider, typed, command.tenant))
             wanted.add(reference)
     if wanted:
         found = await plans.find(wanted, fresh=True)
-        for decider, typed in referring:
+        for decider, typed, tenant in referring:
             attach(decider, typed, found)
+            blueprint = typed._blueprint
+            if blueprint is not None and blueprint.tenant != tenant:
+                typed._blueprint = None  # I14: of another tenant's workflows nobody hears anything
 
 
 def _decide(decided: Decided, one: Typed, now: datetime, stamp: str) -> None:
     """One command: a repeat, a refusal, or events; always an outcome."""
     part, share = decided.part, decided.share
-    _, command, subject, typed = one
+    place, command, subject, typed = one
+    digest = digest_of(command)
     known = part.outcomes.get(command.id)
     if known is not None:
+        if known.digest != digest and known.digest is not None:
+            _conflict(decided, place, command)
+            return
         decided.repeats += 1
         if command.reply_to:
             decided.replies.append((command.reply_to, encode_outcome(known, repeated=True)))
@@ -178,56 +194,151 @@ def _decide(decided: Decided, one: Typed, now: datetime, stamp: str) -> None:
         if isinstance(typed, Refused):
             raise typed
         assert held is not None
+        if held.tenant != command.tenant and held.tenant:
+            raise Refused("FOREIGN_TENANT", f"{subject} is not of the tenant {command.tenant}.")
+        if held.unreadable:
+            raise Unreadable(held.unreadable)
         events = held.decider.decide(held.state, typed, now)
-        _record(share, held, command, subject, events, stamp)
+        messages = _encoded(share, held, command, subject, events, stamp)
     except Refused as error:
         problem = error.problem()
+        decided.refusals += 1
+        _refuse(share, held, command, subject, problem, stamp)
     except Exception as error:  # a bug in a decision costs this command, and nobody else
         logger.exception("decision_crashed", command=command.type, subject=subject)
-        problem = Refused("INTERNAL", f"{command.type} crashed: {type(error).__name__}").problem()
-    if problem is not None:
-        decided.refusals += 1
-        said = {"command_type": command.type, "command_id": command.id, **problem}
-        version = held.version if held else 0
-        _append(
-            share,
-            REFUSAL,
-            subject,
-            encode_event(share.partition, first, REFUSAL, subject, version, stamp, command, said),
-        )
-    last = share.last
-    outcome = Outcome(command.id, share.partition, first, last, problem)
-    share.commands.append((command.id, last - first + 1))
+        _quarantine(decided, place, command, error)
+        return
+    else:
+        if not _record(decided, place, command, subject, events, messages):
+            return
+    outcome = Outcome(command.id, share.partition, first, share.last, problem, digest=digest)
+    share.commands.append((command.id, share.last - first + 1, digest))
     part.remember(outcome)
     if command.reply_to:
         decided.replies.append((command.reply_to, encode_outcome(outcome)))
 
 
-def _record(
+def _encoded(
     share: Share, held: Held, command: Command, subject: str, events: list[Any], stamp: str
-) -> None:
-    decider, version = held.decider, held.version
-    # All are encoded before the first one counts: one that cannot be leaves none of the others.
-    messages = [
+) -> list[bytes]:
+    """All are encoded before the first one counts: one that cannot be leaves none of the others."""
+    return [
         encode_event(
             share.partition,
             share.last + place,
             type(event).__name__,
             subject,
-            version + place,
+            held.version + place,
             stamp,
             command,
             event,
         )
         for place, event in enumerate(events, 1)
     ]
+
+
+def _record(
+    decided: Decided,
+    place: int,
+    command: Command,
+    subject: str,
+    events: list[Any],
+    messages: list[bytes],
+) -> bool:
+    """Take the events into the share and the state; False where that breaks the state.
+
+    Then all of the partition's memory is dropped and read again. A command that breaks it every
+    time is put aside before it can do so once more.
+    """
+    part, share, held = decided.part, decided.share, decided.part.held[subject]
+    if part.crashes and part.crashes.get(command.id, 0) >= CRASHES_MAX:
+        del part.crashes[command.id]
+        reason = RuntimeError(f"its events broke the state, {CRASHES_MAX} times")
+        _quarantine(decided, place, command, reason)
+        return False
+    decider = held.decider
+    try:
+        for event in events:
+            held.state = decider.evolve(held.state, event)
+    except Exception:
+        logger.exception("state_broken", command=command.type, subject=subject)
+        if len(part.crashes) >= CRASHING_MAX:
+            part.crashes.clear()
+        part.crashes[command.id] = part.crashes.get(command.id, 0) + 1
+        part.valid = False
+        return False
     for event, message in zip(events, messages, strict=True):
         _append(share, type(event).__name__, subject, message)
-        held.state = decider.evolve(held.state, event)
         if type(event) in BESIDE:
             _keep_beside(share, command, event)
     if events:
-        held.version, held.changed = version + len(events), True
+        held.version, held.changed = held.version + len(events), True
+        held.tenant = held.tenant or command.tenant
+    return True
+
+
+def _refuse(
+    share: Share,
+    held: Held | None,
+    command: Command,
+    subject: str,
+    problem: dict[str, Any],
+    stamp: str,
+) -> None:
+    """The attempt as an event: the audit trail has those too."""
+    said = {"command_type": command.type, "command_id": command.id, **problem}
+    version = 0
+    if held is not None:
+        version = held.version
+        if held.tenant != command.tenant and held.tenant:
+            # It is in the trail of whoever was attacked; what lies under one id is one tenant's.
+            said["command_tenant"] = command.tenant
+            command = replace(command, tenant=held.tenant)
+    message = encode_event(
+        share.partition, share.last + 1, REFUSAL, subject, version, stamp, command, said
+    )
+    _append(share, REFUSAL, subject, message)
+
+
+def _conflict(decided: Decided, place: int, command: Command) -> None:
+    """The id is taken by a command that said something else.
+
+    The log has the first one only. This one is answered, and kept once an id among the dead
+    letters: a storm of them fills nothing.
+    """
+    decided.conflicts += 1
+    detail = f"The id {command.id} is that of another command; give this one an id of its own."
+    problem = Refused("CONFLICT", detail)
+    if command.id not in decided.part.conflicts:
+        decided.part.conflicts.add(command.id)
+        _put_aside(decided, place, command, f"conflict/{command.id}", str(problem))
+    _answer(decided, command, problem)
+
+
+def _quarantine(decided: Decided, place: int, command: Command, error: Exception) -> None:
+    """What crashes is no decision: its bytes are kept, to be tried again by a better version."""
+    code = "UNREADABLE" if isinstance(error, Unreadable) else "INTERNAL"
+    why = str(error) if isinstance(error, Unreadable) else f"{type(error).__name__}: {error}"
+    problem = Refused(code, f"{command.type} is kept as a dead letter: {why}")
+    _put_aside(decided, place, command, decided.entries[place][0], str(problem))
+    _answer(decided, command, problem)
+
+
+def _put_aside(decided: Decided, place: int, command: Command, entry: str, reason: str) -> None:
+    key, raw = commands_key(decided.share.partition), decided.entries[place][1]
+    decided.letters.append(
+        DeadLetter("command", key, entry, reason, raw, command.tenant, command.subject)
+    )
+
+
+def _answer(decided: Decided, command: Command, problem: Refused) -> None:
+    """An outcome that is not in the log, so that the command may be given again."""
+    if command.reply_to:
+        share = decided.share
+        outcome = Outcome(
+            command.id, share.partition, share.last + 1, share.last, problem.problem()
+        )
+        decided.replies.append((command.reply_to, encode_outcome(outcome)))
 
 
 def _keep_beside(share: Share, command: Command, event: Any) -> None:

@@ -1,7 +1,7 @@
 """What the owner of a partition keeps in memory: the head, the aggregates, the recent commands.
 
-Everything here can be dropped at any moment and read again from the log: states from snapshots and
-the events after them, recent commands from the newest commits.
+Everything here can be dropped at any moment and read again from the log: recent commands from the
+newest commits, states as `partition_loading` says.
 """
 
 from __future__ import annotations
@@ -11,23 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from aggregates.decider import Decider
-from processors.blueprints import Blueprints, attach
-from processors.vocabulary import Vocabulary
 from streams.codec import decode_event
-from streams.log import READ_EVENTS_MAX, WRITER, Cursor, Log, SnapshotRow
+from streams.log import READ_EVENTS_MAX, Cursor, Log
 from streams.message import Event, Outcome
 
 RECENT_COMMANDS_MAX = 10_000
 """A repeat of one of the partition's so many newest commands gets the first one's outcome."""
 
-SNAPSHOT_EVENTS = 10_000  # recovery reads at most about this many events of a partition
-AGGREGATES_MAX = 10_000  # kept in memory a partition after a snapshot; the rest is loaded again
-
 REFUSAL = "CommandRejected"
-REFUSED_COMMAND = ("command_type", "command_id")
+REFUSED_COMMAND = ("command_type", "command_id", "command_tenant")
 """What the event says beside the problem; the outcome that is told has only the problem."""
 
 
@@ -39,6 +32,10 @@ class Held:
     state: Any
     version: int = 0
     changed: bool = False
+    tenant: str = ""
+    """Whose it is: the tenant of its first event; nobody's before."""
+    unreadable: str = ""
+    """Why its state cannot be known here, where that is so: nothing can be decided for it."""
 
 
 @dataclass(slots=True)
@@ -57,6 +54,12 @@ class PartitionState:
     tail: dict[str, list[Event]] = field(default_factory=dict)
     outcomes: OrderedDict[str, Outcome] = field(default_factory=OrderedDict)
     unsure: set[str] = field(default_factory=set)
+    conflicts: set[str] = field(default_factory=set)
+    """Recent commands of which a conflicting one is among the dead letters already."""
+    crashes: dict[str, int] = field(default_factory=dict)
+    """How often the state broke when a command's events were folded; outlives the state."""
+    fallbacks: int = 0
+    """Saved states that could not be used and were folded from the log."""
 
     @property
     def partition(self) -> int:
@@ -67,7 +70,9 @@ class PartitionState:
         """Keep an outcome for repeats, within the bound."""
         self.outcomes[outcome.command_id] = outcome
         if len(self.outcomes) > RECENT_COMMANDS_MAX:
-            self.unsure.discard(self.outcomes.popitem(last=False)[0])
+            forgotten, _ = self.outcomes.popitem(last=False)
+            self.unsure.discard(forgotten)
+            self.conflicts.discard(forgotten)
 
 
 async def open_partition(log: Log, cursor: Cursor) -> PartitionState:
@@ -78,8 +83,10 @@ async def open_partition(log: Log, cursor: Cursor) -> PartitionState:
     part.snapshot = cursor.snapshot
     for commit in await log.recent(cursor.partition, RECENT_COMMANDS_MAX):
         first = commit.first
-        for command_id, count in commit.commands:
-            part.remember(Outcome(command_id, cursor.partition, first, first + count - 1))
+        for command_id, count, *said in commit.commands:
+            outcome = Outcome(command_id, cursor.partition, first, first + count - 1)
+            outcome.digest = said[0] if said else None
+            part.remember(outcome)
             if count == 1:  # it may have been a refusal; looked up if it is ever repeated
                 part.unsure.add(command_id)
             first += count
@@ -101,66 +108,3 @@ async def settle_outcomes(log: Log, part: PartitionState, command_ids: Iterable[
             said = decode_event(stored.message).data
             outcome.problem = {k: v for k, v in said.items() if k not in REFUSED_COMMAND}
         part.unsure.discard(command_id)
-
-
-async def load(
-    log: Log, part: PartitionState, names: Vocabulary, plans: Blueprints, subjects: Iterable[str]
-) -> None:
-    """Bring aggregates into memory: from their snapshot and the events after it, or as new."""
-    missing = [
-        subject
-        for subject in subjects
-        if subject not in part.held and subject.partition("/")[0] in names.deciders
-    ]
-    if not missing:
-        return
-    saved = await log.load(WRITER, missing) if part.cursor.snapshot or part.snapshot else {}
-    dumps = {subject: orjson.loads(row.state) for subject, row in saved.items()}
-    folds: dict[str, list[tuple[int, Any]]] = {}
-    wanted = set()
-    for subject in missing:
-        decider = names.deciders[subject.partition("/")[0]]
-        typed = [(e.version, names.event(e)) for e in part.tail.get(subject, ())]
-        folds[subject] = typed
-        for thing in (dumps.get(subject), *(event for _, event in typed)):
-            if thing is not None and (reference := decider.reference(thing)):
-                wanted.add(reference)
-    found = await plans.find(wanted) if wanted else {}
-    for subject in missing:
-        kind, _, root = subject.partition("/")
-        decider = names.deciders[kind]
-        held = Held(decider, decider.initial(root))
-        if (dump := dumps.get(subject)) is not None:
-            reference = decider.reference(dump)
-            held.state = decider.load(root, dump, found.get(reference) if reference else None)
-        if subject in saved:
-            held.version = saved[subject].version
-        for version, event in folds[subject]:
-            held.changed = True
-            held.version = version
-            if event is not None:
-                attach(decider, event, found)
-                held.state = decider.evolve(held.state, event)
-        part.held[subject] = held
-        part.tail.pop(subject, None)  # only now: what was awaited above may have failed
-
-
-async def snapshot(
-    log: Log, part: PartitionState, names: Vocabulary, plans: Blueprints
-) -> list[SnapshotRow]:
-    """Every aggregate that changed since the last snapshot; call while no commit is under way."""
-    await load(log, part, names, plans, list(part.tail))
-    rows = []
-    for subject, held in part.held.items():
-        if held.changed:
-            state = orjson.dumps(held.decider.dump(held.state))
-            rows.append(SnapshotRow(subject, held.version, state))
-            held.changed = False
-    return rows
-
-
-def evict(part: PartitionState) -> None:
-    """After a snapshot, forget the aggregates that were loaded longest ago, above the bound."""
-    for subject in list(part.held)[: max(0, len(part.held) - AGGREGATES_MAX)]:
-        if not part.held[subject].changed:
-            del part.held[subject]

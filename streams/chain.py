@@ -10,7 +10,7 @@ from zlib import crc32
 
 import orjson
 
-from streams.log import WRITER, CommitRow, Cursor, Log, Share, Stored
+from streams.log import WRITER, CommitRow, Cursor, Handled, Log, Share, Stored
 
 PAGE_COMMITS = 1_000
 PAGE_EVENTS = 10_000
@@ -35,7 +35,7 @@ def link(
     epoch: int,
     first: int,
     time: datetime,
-    commands: Sequence[tuple[str, int]],
+    commands: Sequence[Handled],
     checksums: bytes,
     messages: Sequence[bytes],
 ) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, TypeGuard
+from zlib import crc32
 
 import orjson
 
@@ -163,6 +164,15 @@ def decode_command(raw: bytes) -> Command:
         reply_to,
         get("time"),
     )
+
+
+def digest_of(command: Command) -> int:
+    """Four bytes of what is commanded: to whom, by which tenant, with which data.
+
+    A repeat may come with another time, trace or place to reply to, and its keys in another order.
+    """
+    said = (command.type, command.aggregate, command.root, command.tenant, command.data)
+    return crc32(orjson.dumps(said, option=orjson.OPT_SORT_KEYS))
 
 
 def _named(value: Any) -> TypeGuard[str]:

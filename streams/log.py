@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from typing import NamedTuple, Protocol
 
 WRITER = "commands"
 """The consumer whose cursors are the heads of the partitions: the command processors."""
+
+RAW_BYTES_MAX = 9 * 1024 * 1024
+"""So much is kept of a dead letter: whatever a command may be. Of what is longer, the begin."""
 
 READ_EVENTS_MAX = 10_000  # one read of history stays under some megabytes
 
@@ -50,6 +54,11 @@ class Cursor:
     snapshot: int = 0
 
 
+Handled = tuple[str, int] | tuple[str, int, int]
+"""A command's id, how many of the commit's events are its, and the digest of what it said; commits
+that were written before there were digests have none."""
+
+
 class DefinitionRow(NamedTuple):
     """One immutable revision of a workflow, stored with the event that wrote it."""
 
@@ -65,7 +74,7 @@ class DefinitionRow(NamedTuple):
 class Share:
     """One partition's share of a commit: its fence, its events, and where its cursor goes.
 
-    `commands` lists the command ids in order, each with how many of the events are its.
+    `commands` lists the commands in order, each with how many of the events are its.
     """
 
     partition: int
@@ -76,7 +85,7 @@ class Share:
     types: list[str] = field(default_factory=list)
     subjects: list[str] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
-    commands: list[tuple[str, int]] = field(default_factory=list)
+    commands: list[Handled] = field(default_factory=list)
     stream_offset: str = "0-0"
     incarnation: str = ""
     hash: bytes = b""
@@ -99,7 +108,7 @@ class CommitRow(NamedTuple):
     last: int
     epoch: int
     time: datetime
-    commands: list[tuple[str, int]]
+    commands: list[Handled]
     checksums: bytes
     hash: bytes
 
@@ -122,13 +131,25 @@ class SnapshotRow(NamedTuple):
 
 
 class DeadLetter(NamedTuple):
-    """What could not be handled: where it came from, why, and its bytes."""
+    """What could not be handled: where it came from, why, and its bytes.
+
+    `kind` is command, event, task or hook; `source` and `entry` say which one, so that the same one
+    is kept once. `tenant` and `subject` are there where they are known.
+    """
 
     kind: str
     source: str
     entry: str
     reason: str
     raw: bytes
+    tenant: str | None = None
+    subject: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The same for the same thing, so that it is kept once."""
+        name = f"{self.kind}\n{self.source}\n{self.entry}"
+        return sha256(name.encode()).hexdigest()[:32]
 
 
 class Log(Protocol):
@@ -178,6 +199,9 @@ class Log(Protocol):
 
     async def read(self, partition: int, after: int, limit: int) -> list[Stored]:
         """The events after a position, in order."""
+
+    async def history(self, partition: int, subject: str, after: int, limit: int) -> list[Stored]:
+        """The events of one subject after a position, in order."""
 
     async def commits(self, partition: int, after: int, limit: int) -> list[CommitRow]:
         """The commits after a number, in order."""

@@ -7,7 +7,7 @@ hundreds of thousands of them a second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 DEFAULT_TENANT = "default"
@@ -72,3 +72,5 @@ class Outcome:
     last: int
     problem: dict[str, Any] | None = None
     repeated: bool = False
+    digest: int | None = field(default=None, compare=False)
+    """Of what was commanded (see `codec.digest_of`); None where that is not known."""

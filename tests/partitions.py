@@ -9,7 +9,7 @@ from typing import Any
 
 from aggregates import DECIDERS
 from aggregates.decider import Decider
-from processors import commands, partition_state
+from processors import commands, partition_loading
 from processors.blueprints import Blueprints
 from processors.decide import Decided, decide_batch
 from processors.partition_state import PartitionState, open_partition
@@ -78,10 +78,10 @@ class Owner:
 
     async def save(self) -> None:
         """Save a snapshot of everything that changed, and forget what is too much."""
-        rows = await partition_state.snapshot(self.log, self.part, self.names, self.plans)
+        rows = await partition_loading.snapshot(self.log, self.part, self.names, self.plans)
         assert await self.log.save(self.part.cursor, self.part.head, rows)
         self.part.snapshot = self.part.head
-        partition_state.evict(self.part)
+        partition_loading.evict(self.part)
 
     async def events(self) -> list[Event]:
         """All that is stored in the partition."""
@@ -90,7 +90,7 @@ class Owner:
 
     async def state(self, subject: str) -> Any:
         """The state of one aggregate, loaded if need be, as data."""
-        await partition_state.load(self.log, self.part, self.names, self.plans, [subject])
+        await partition_loading.load(self.log, self.part, self.names, self.plans, [subject])
         held = self.part.held[subject]
         return held.version, held.decider.dump(held.state)
 

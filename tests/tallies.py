@@ -10,10 +10,15 @@ from aggregates.problem import Refused
 from processors.commands import command
 from streams.message import Command
 
+BREAKING = 1_000
+
 
 @dataclass(slots=True)
 class Add:
-    """Add a number; 0 is refused, -1 crashes, below that the events cannot be encoded."""
+    """Add a number; 0 is refused, -1 crashes, below that the events cannot be encoded.
+
+    A number above BREAKING is added, and then breaks the state, half changed.
+    """
 
     number: int
     text: str = ""
@@ -37,13 +42,20 @@ def _decide(state: list[int], said: Any, now: Any) -> list[Any]:
     return [Added(said.number, said.text)]
 
 
+def _evolve(state: list[int], event: Added) -> list[int]:
+    state.append(event.number)
+    if event.number > BREAKING:
+        raise ZeroDivisionError("a bug")
+    return state
+
+
 TALLY: Decider[list[int]] = Decider(
     name="tally",
     commands=(Add,),
     events=(Added,),
     initial=lambda _: [],
     decide=_decide,
-    evolve=lambda state, event: [*state, event.number],
+    evolve=_evolve,
     dump=list,
     load=lambda _, data, __: list(data),
 )

@@ -108,7 +108,7 @@ class BareLoop:
             part.types[first:last],
             part.subjects[first:last],
             part.messages[first:last],
-            part.commands[at : at + commands],
+            list(part.commands[at : at + commands]),
             offset,
             cursor.incarnation,
         )

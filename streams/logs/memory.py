@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 
 from streams.chain import seal
 from streams.log import (
@@ -149,6 +150,11 @@ class MemoryLog:
     async def read(self, partition: int, after: int, limit: int) -> list[Stored]:
         """The events after a position, in order."""
         return self._events[partition][after : after + limit]
+
+    async def history(self, partition: int, subject: str, after: int, limit: int) -> list[Stored]:
+        """The events of one subject after a position, in order."""
+        found = (one for one in self._events[partition][after:] if one.subject == subject)
+        return list(islice(found, limit))
 
     async def commits(self, partition: int, after: int, limit: int) -> list[CommitRow]:
         """The commits after a number, in order."""

@@ -13,6 +13,7 @@ import orjson
 
 from streams.chain import seal
 from streams.log import (
+    RAW_BYTES_MAX,
     CommitRow,
     CommitUnknown,
     Cursor,
@@ -202,6 +203,12 @@ class PostgresLog:
             rows = await self.pool.fetch(sql.READ, partition, after, limit)
         return [Stored(*row) for row in rows]
 
+    async def history(self, partition: int, subject: str, after: int, limit: int) -> list[Stored]:
+        """The events of one subject after a position, in order."""
+        async with self._answered():
+            rows = await self.pool.fetch(sql.HISTORY, partition, subject, after, limit)
+        return [Stored(*row) for row in rows]
+
     async def commits(self, partition: int, after: int, limit: int) -> list[CommitRow]:
         """The commits after a number, in order."""
         async with self._answered():
@@ -247,7 +254,7 @@ class PostgresLog:
         """Keep what could not be handled."""
         if letters:
             async with self._answered():
-                await self.pool.execute(sql.BURY, *map(list, zip(*letters, strict=True)))
+                await self.pool.execute(sql.BURY, *letter_columns(letters))
 
     @asynccontextmanager
     async def _answered(self) -> AsyncIterator[None]:
@@ -312,6 +319,12 @@ def _transposed(rows: Sequence[tuple[Any, ...]], columns: int) -> list[list[Any]
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(columns)]
 
 
+def letter_columns(letters: Sequence[DeadLetter]) -> list[list[Any]]:
+    """The arguments of `sql.BURY`."""
+    rows = [(x.id, *x[:4], x.raw[:RAW_BYTES_MAX], len(x.raw), x.tenant, x.subject) for x in letters]
+    return _transposed(rows, 9)
+
+
 def _commit(row: Any) -> CommitRow:
-    commands = [(name, count) for name, count in orjson.loads(row[6])]
+    commands = [tuple(handled) for handled in orjson.loads(row[6])]
     return CommitRow._make([*row[:6], commands, *row[7:]])

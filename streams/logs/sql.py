@@ -184,6 +184,16 @@ WHERE partition = $1 AND position > $2 ORDER BY position LIMIT $3
 """
 """History in order."""
 
+HISTORY = """
+SELECT position, type, subject, message FROM events
+WHERE partition = $1 AND subject = $2 AND position > greatest($3, (
+    SELECT first_position - 1 FROM histories WHERE subject = $2 AND partition = $1
+))
+ORDER BY position LIMIT $4
+"""
+"""The history of one aggregate. What a read model says of its begin spares reading what is before;
+`greatest` passes over NULL, where it says nothing yet."""
+
 COMMITS = """
 SELECT partition, number, first_position, last_position, epoch, time, commands, checksums,
        hash
@@ -233,8 +243,10 @@ SELECT subject, version, state FROM snapshots WHERE consumer = $1 AND subject = 
 """Saved states."""
 
 BURY = """
-INSERT INTO dead_letters (kind, source, entry, reason, raw)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[])
+INSERT INTO dead_letters (dead_letter_id, kind, source, entry, reason, raw, raw_bytes, tenant,
+    subject)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[],
+                     $7::bigint[], $8::text[], $9::text[])
 ON CONFLICT DO NOTHING
 """
 """Keep what could not be handled."""

@@ -57,8 +57,8 @@ async def commits(pool: asyncpg.Pool) -> dict[int, list[Json]]:
     seen: Counter[str] = Counter()
     for row in rows:
         commit: Json = dict(row) | {"commands": json.loads(row["commands"])}
-        seen.update(name for name, _ in commit["commands"])
-        assert sum(count for _, count in commit["commands"]) == (
+        seen.update(name for name, *_ in commit["commands"])
+        assert sum(count for _, count, *_ in commit["commands"]) == (
             commit["last_position"] - commit["first_position"] + 1
         )
         found[row["partition"]].append(commit)

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from processors import commands, partition_state
+from processors import commands, partition_loading
 from processors.agents import simulated_agents
 from processors.settings import Addresses
 from streams.bus import Bus
@@ -280,7 +280,7 @@ async def test_a_commit_that_postgres_refuses_costs_one_command_only(addresses, 
 
 async def test_a_worker_starts_from_snapshots_where_another_stopped(addresses, monkeypatch):
     """R11: bounded recovery; the state is the one that was left, and the run goes on."""
-    monkeypatch.setattr(partition_state, "SNAPSHOT_EVENTS", 40)
+    monkeypatch.setattr(partition_loading, "SNAPSHOT_EVENTS", 40)
     name = an_id("run", 2)
     ended = ONCE + " AND type = 'ExecutionCompleted'"
     async with agents(addresses, ["worker"], factor=0.02):

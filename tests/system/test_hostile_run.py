@@ -14,6 +14,7 @@ from processors import commands
 from processors.client import Rejected
 from processors.settings import Addresses
 from streams.codec import COMMAND_BYTES_MAX, encode_command
+from streams.log import RAW_BYTES_MAX
 from streams.partition import commands_key, partition_of
 from tests.servers import Endpoints, empty_redis, fresh_database
 from tests.system import checks
@@ -129,7 +130,7 @@ async def test_a_command_too_large_for_any_client_is_a_dead_letter(
 
     async def buried() -> Any:
         return await on.pool.fetchrow(
-            "SELECT reason, raw FROM dead_letters WHERE source = $1 AND entry = $2",
+            "SELECT reason, raw, raw_bytes FROM dead_letters WHERE source = $1 AND entry = $2",
             key,
             entry.decode(),
         )
@@ -137,6 +138,7 @@ async def test_a_command_too_large_for_any_client_is_a_dead_letter(
     letter = await until(buried)
     assert loop.time() - begun < expected["max_plan_seconds"]
     assert letter["reason"].startswith("TOO_LARGE: ")
-    assert letter["raw"] == message
+    assert letter["raw"] == message[:RAW_BYTES_MAX]
+    assert letter["raw_bytes"] == len(message)
     assert await events_of(on, f"workflow/{creating.root}") == []
     await serves_on(on)

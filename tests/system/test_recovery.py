@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from processors import commands, partition_state, process_manager
+from processors import commands, partition_loading, process_manager
 from processors.client import Client
 from processors.settings import Addresses
 from streams.chain import verify
@@ -133,8 +133,8 @@ async def test_who_stops_hands_over_at_once_and_the_next_one_knows_it_all(
     Snapshots are taken all the time, by the processor and the managers, and hardly anything stays
     in memory, so that what is needed comes from its snapshot again and again.
     """
-    monkeypatch.setattr(partition_state, "SNAPSHOT_EVENTS", 20)
-    monkeypatch.setattr(partition_state, "AGGREGATES_MAX", 2)
+    monkeypatch.setattr(partition_loading, "SNAPSHOT_EVENTS", 20)
+    monkeypatch.setattr(partition_loading, "AGGREGATES_MAX", 2)
     monkeypatch.setattr(process_manager, "SNAPSHOT_EVENTS", 20)
     document = definition(40)
     async with agents(addresses, ["worker"], factor=0.04):
@@ -168,7 +168,7 @@ async def test_who_stops_hands_over_at_once_and_the_next_one_knows_it_all(
             await projected(second)
             await read_models.equal_the_fold(second.pool, history)
             assert second.processor.counters.refusals == 0
-        monkeypatch.setattr(partition_state, "AGGREGATES_MAX", 1_000)
+        monkeypatch.setattr(partition_loading, "AGGREGATES_MAX", 1_000)
         async with engine(addresses) as third:
             for command in starting:  # loads each from its snapshot and what came after
                 await third.client.call(commands.cancel_execution(command.root))
@@ -231,7 +231,10 @@ async def test_poison_among_healthy_commands_costs_only_itself(addresses: Addres
             return bool(await on.pool.fetchval(query) == entries[-1].decode())
 
         await until(all_handled, "the end of the stream")
-        letters = await on.pool.fetch("SELECT * FROM dead_letters ORDER BY dead_letter_id")
+        letters = await on.pool.fetch(
+            "SELECT * FROM dead_letters"
+            " ORDER BY split_part(entry, '-', 1)::bigint, split_part(entry, '-', 2)::bigint"
+        )
         assert [letter["raw"] for letter in letters] == [*poison, b""]
         assert [letter["entry"].encode() for letter in letters] == [*entries[:-1:2], entries[-1]]
         for letter, code in zip(letters, [*poison.values(), "INVALID_JSON"], strict=True):

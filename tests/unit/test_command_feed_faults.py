@@ -111,8 +111,8 @@ async def test_an_outage_of_the_log_while_mirroring_is_waited_for(world):
 @pytest.mark.parametrize("fault", ["away", "fenced"])
 async def test_a_snapshot_that_was_not_saved_leaves_no_hole(world, monkeypatch, fault):
     """F20, I13: what was marked as saved is read again, and is in the next snapshot."""
-    monkeypatch.setattr("processors.partition_state.SNAPSHOT_EVENTS", 3)
-    monkeypatch.setattr("processors.partition_state.AGGREGATES_MAX", 0)
+    monkeypatch.setattr("processors.partition_loading.SNAPSHOT_EVENTS", 3)
+    monkeypatch.setattr("processors.partition_loading.AGGREGATES_MAX", 0)
     await world.me.begin()
     world.log.save_faults = [fault]
     for n in range(1, 9):
@@ -170,8 +170,25 @@ async def test_what_the_database_refuses_costs_its_own_command_only(world, place
     assert world.me.processor.counters.dead_letters == 1
     await world.whole()
     assert await world.mirrored()
-    answered = {outcome.command_id for outcome in world.outcomes()}
-    assert answered == {c.id for c in said} - {said[place].id}
+    answered = {outcome.command_id: outcome.problem for outcome in world.outcomes()}
+    assert answered.keys() == {c.id for c in said}
+    refused = {one: problem["code"] for one, problem in answered.items() if problem}
+    assert refused == {said[place].id: "UNACCEPTABLE"}
+    assert (letter.tenant, letter.subject) == ("default", "tally/t")
+
+
+async def test_what_the_database_refused_may_be_given_again(world):
+    """F32: the log knows nothing of it; when the cause is gone it takes effect."""
+    said = add(1, text=MARK)
+    world.publish(said)
+    await (await world.me.begin()).run()
+    world.log.accepts_all = True
+    world.publish(said)
+    await world.me.run()
+    assert await world.numbers() == [1]
+    refused, accepted = world.outcomes()
+    assert (refused.problem or {})["code"] == "UNACCEPTABLE"
+    assert (accepted.problem, accepted.repeated) == (None, False)
 
 
 async def test_care_is_given_up_when_it_is_not_needed_any_more(world, monkeypatch):

@@ -132,8 +132,8 @@ async def test_every_command_takes_effect_once_and_in_order(steps: list[tuple[An
 async def save(me: Process) -> None:
     """Save a snapshot now, as the processor does when enough has happened."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("processors.partition_state.SNAPSHOT_EVENTS", 1)
-        patch.setattr("processors.partition_state.AGGREGATES_MAX", 1)
+        patch.setattr("processors.partition_loading.SNAPSHOT_EVENTS", 1)
+        patch.setattr("processors.partition_loading.AGGREGATES_MAX", 1)
         await crashing(me, me.step())
         if me.processor._saving is not None:
             await me.processor._saving

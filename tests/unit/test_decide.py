@@ -163,17 +163,22 @@ async def test_an_unknown_or_wrong_command_is_refused_and_its_neighbours_are_not
 
 @pytest.mark.parametrize(("number", "why"), [(-1, "ZeroDivisionError"), (-2, "TypeError")])
 async def test_a_decision_that_crashes_costs_its_own_command_only(number, why):
-    """F33, I15: it is refused, recorded, and answered alike when it is given again."""
+    """F33, I15: it is answered, and kept with its bytes to be tried by a better version."""
     owner = await Owner(deciders=(*DECIDERS, TALLY)).take()
     crash = add(number)
     outcomes = await owner.say(add(1), crash, add(2), create())
     assert [o.problem and o.problem["code"] for o in outcomes] == [None, "INTERNAL", None, None]
     assert why in (outcomes[1].problem or {})["detail"]
-    assert [event.version for event in await owner.events()] == [1, 1, 2, 1]
+    assert [event.type for event in await owner.events()] == ["Added", "Added", "WorkflowCreated"]
     assert await owner.state("tally/t") == (2, [1, 2])
     await owner.take()
-    assert [told(o) for o in await owner.say(crash)] == [outcomes[1]]
+    [again] = await owner.say(crash)
+    assert (again.problem, again.repeated) == (outcomes[1].problem, False)
     assert await owner.state("tally/t") == (2, [1, 2])
+    first, second = owner.log.dead_letters.values()
+    assert first.raw == second.raw == encode_command(crash)
+    assert (first.subject, first.tenant, first.entry) == ("tally/t", "default", "2-0")
+    assert first.reason.startswith("INTERNAL: Add is kept")
 
 
 # Workflows --------------------------------------------------------------------------------------

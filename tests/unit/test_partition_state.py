@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from processors.partition_state import REFUSAL, evict
+from processors.partition_loading import evict
+from processors.partition_state import REFUSAL
 from streams.chain import verify
 from streams.logs.memory import MemoryLog
 from streams.message import Command, Outcome
@@ -89,7 +90,7 @@ async def test_a_snapshot_after_a_restart_has_what_recovery_had_read(owner, load
 
 
 async def test_what_is_forgotten_after_a_snapshot_is_loaded_again(owner, monkeypatch):
-    monkeypatch.setattr("processors.partition_state.AGGREGATES_MAX", 1)
+    monkeypatch.setattr("processors.partition_loading.AGGREGATES_MAX", 1)
     await owner.say(create())
     await owner.say(start("e1"), start("e2"))
     before = [await owner.state("execution/e1"), await owner.state("execution/e2")]
@@ -105,7 +106,7 @@ async def test_what_is_forgotten_after_a_snapshot_is_loaded_again(owner, monkeyp
 
 async def test_what_was_folded_once_is_not_folded_again_after_it_was_forgotten(monkeypatch):
     """I2, I13: the events that recovery read are older than the snapshot made since."""
-    monkeypatch.setattr("processors.partition_state.AGGREGATES_MAX", 0)
+    monkeypatch.setattr("processors.partition_loading.AGGREGATES_MAX", 0)
     owner = await Owner(deciders=[TALLY]).take()
     await owner.say(add(1), add(2))
     await owner.take()
@@ -116,7 +117,7 @@ async def test_what_was_folded_once_is_not_folded_again_after_it_was_forgotten(m
 
 
 async def test_what_has_changed_since_the_snapshot_is_not_forgotten(owner, monkeypatch):
-    monkeypatch.setattr("processors.partition_state.AGGREGATES_MAX", 0)
+    monkeypatch.setattr("processors.partition_loading.AGGREGATES_MAX", 0)
     await owner.say(create("v"), create("w"))
     evict(owner.part)
     assert len(owner.part.held) == 2
@@ -126,7 +127,7 @@ async def test_what_has_changed_since_the_snapshot_is_not_forgotten(owner, monke
 
 async def test_a_snapshot_that_ends_while_a_batch_is_decided_takes_nothing_from_it(monkeypatch):
     """`evict` runs beside the decisions; what they had loaded stays theirs."""
-    monkeypatch.setattr("processors.partition_state.AGGREGATES_MAX", 0)
+    monkeypatch.setattr("processors.partition_loading.AGGREGATES_MAX", 0)
 
     class Evicting(MemoryLog):
         """At this log, the snapshot ends just when definitions are looked up."""
