@@ -49,7 +49,14 @@ class Send:
     command: Command
 
 
-Effect = Ask | Recheck | Withdraw | Send
+@dataclass(frozen=True, slots=True)
+class OnTrial:
+    """Give a command to an agent whose circuit is half-open; for any other it says nothing new."""
+
+    command: Command
+
+
+Effect = Ask | Recheck | Withdraw | Send | OnTrial
 
 
 def reference(event: Event) -> Reference:
