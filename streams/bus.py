@@ -201,6 +201,13 @@ class Bus:
         except RedisError as error:
             raise BusUnavailable(str(error)[:200]) from error
 
+    async def hash(self, key: str) -> dict[bytes, bytes]:
+        """All fields of a hash; {} where there is none."""
+        try:
+            return cast(dict[bytes, bytes], await self.redis.hgetall(key))
+        except RedisError as error:
+            raise BusUnavailable(str(error)[:200]) from error
+
     async def forget(self, key: str) -> None:
         """Drop a stream with all that it holds."""
         try:

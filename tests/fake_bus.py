@@ -24,6 +24,7 @@ class FakeBus:
         self.gate: asyncio.Event | None = None
         """While it is there, the next call to `mirror` waits for it."""
         self.published: list[tuple[str, bytes]] = []
+        self.hashes: dict[str, dict[bytes, bytes]] = {}
         self._streams: dict[str, list[tuple[Id, bytes]]] = defaultdict(list)
         self._last: dict[str, Id] = defaultdict(lambda: (0, 0))
 
@@ -32,6 +33,7 @@ class FakeBus:
     def flush(self, now_ms: int | None = None) -> None:
         """Another life of the server begins, with nothing in it, perhaps by another clock."""
         self._streams.clear()
+        self.hashes.clear()
         self._last.clear()
         self.life += 1
         self.now_ms = self.now_ms + 1_000 if now_ms is None else now_ms
@@ -118,6 +120,11 @@ class FakeBus:
         await self._answer()
         for one, message in list(self._streams[key]):
             yield _text(one), message
+
+    async def hash(self, key: str) -> dict[bytes, bytes]:
+        """HGETALL."""
+        await self._answer()
+        return dict(self.hashes.get(key, {}))
 
     async def trim(self, before: Mapping[str, str]) -> None:
         """XTRIM MINID."""

@@ -41,6 +41,11 @@ class Candidate:
         """How many tasks it has."""
         return self.own + self.others
 
+    def read_again(self, card: Candidate) -> None:
+        """Take over what its card says now."""
+        self.tenant, self.roles, self.capabilities = card.tenant, card.roles, card.capabilities
+        self.capacity, self.cost, self.region = card.capacity, card.cost, card.region
+
 
 Choose = Callable[[Sequence[Candidate], Need, str], Candidate | None]
 """A policy: of these candidates for one role, who gets the next task; None: nobody can take it.

@@ -22,7 +22,7 @@ from processors.managers.dispatch_runs import (
     references,
     waiting,
 )
-from processors.managers.manager import Ask, Effect, Manager, Recheck, Withdraw
+from processors.managers.manager import Ask, Effect, Manager, Recheck, Settled, Withdraw
 from streams.message import Event
 
 RECHECK_S = 5.0
@@ -73,20 +73,20 @@ def _give(state: Dispatch, run: Run, made: Assignment, delay_ms: int, now: float
     delay_s = delay_ms / 1_000
     run.open[made.task_id] = Open(made, not delay_ms, now + delay_s)
     state.wake(now + (delay_s or RECHECK_S), made)
-    return [] if delay_ms else [Ask(made)]
+    return [] if delay_ms else [Ask(made, run.needs.get(made.role))]
 
 
 def _complete(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
     task = event.data["task"]
-    run.open.pop(task, None)
     if task in run.undoable:
         run.outputs[task] = event.data["output"]
-    return []
+    return _close(state, run, event, now)
 
 
 def _close(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
-    run.open.pop(event.data["task"], None)
-    return []
+    """The attempt is over; whoever was chosen for it has room."""
+    one = run.open.pop(event.data["task"], None)
+    return [Settled(one.assignment)] if run.needs and one is not None else []
 
 
 def _withdraw(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
@@ -102,10 +102,10 @@ def _fail_undoing(state: Dispatch, run: Run, event: Event, now: float) -> list[E
 
 def _undone(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
     run.outputs.pop(event.data["task"], None)
-    _close(state, run, event, now)
+    effects = _close(state, run, event, now)
     if event.root in state.ended and not (run.outputs or run.open):
         del state.ended[event.root]
-    return []
+    return effects
 
 
 # What agents are told besides -------------------------------------------------------------------
@@ -129,9 +129,10 @@ def _end(state: Dispatch, run: Run, event: Event, now: float) -> list[Effect]:
     left = event.data.get("not_compensated") or ()
     run.outputs = {task: run.outputs.get(task) for task in left}
     again = run.signals and event.type == "ExecutionFailed"
+    over: list[Effect] = [Settled(o.assignment) for o in run.open.values()] if run.needs else []
     run.open.clear()
     state.end(event.root, run if left or again else None)
-    return []
+    return over
 
 
 Handler = Callable[[Dispatch, Run, Event, float], list[Effect]]
@@ -172,11 +173,12 @@ def due(state: Dispatch, now: float) -> list[Effect]:
         one = run.open.get(task) if run else None
         if one is None or (one.assignment.kind, one.assignment.attempt) != (kind, attempt):
             continue
+        need = run.needs.get(one.assignment.role) if run else None
         if one.asked:
-            effects.append(Recheck(one.assignment))
+            effects.append(Recheck(one.assignment, need))
             one.looks += 1
         else:
-            effects.append(Ask(one.assignment))
+            effects.append(Ask(one.assignment, need))
             one.asked = True
         state.wake(now + _wait_s(one.looks), one.assignment)
     return effects

@@ -14,6 +14,7 @@ from typing import Any
 
 from aggregates.decider import Blueprint, Reference
 from processors.agents.wire import COMPENSATION, Assignment
+from processors.allocation.need import Need, needs
 from streams.partition import commands_key
 
 ENDED_RUNS_MAX = 10_000  # a partition; beyond it, the oldest can be undone by hand only
@@ -46,8 +47,11 @@ class Run:
     inputs: dict[str, Any] = field(default_factory=dict)
     answers: dict[str, Any] = field(default_factory=dict)
     signals: dict[str, Any] = field(default_factory=dict)
+    needs: dict[str, Need] = field(default_factory=dict)
+    """By role, where agents are chosen and do not pull."""
 
     def __post_init__(self) -> None:
+        self.needs = needs(self.blueprint.plan.definition)
         tasks = self.blueprint.plan.definition.tasks
         self.undoable = frozenset([t.task_id for t in tasks if t.compensation_action is not None])
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from aggregates.decider import Blueprint, Reference
 from processors.agents.wire import Assignment
+from processors.allocation.need import Need
 from streams.message import Command, Event
 
 S = TypeVar("S")
@@ -23,14 +24,23 @@ REFERRING = frozenset({"ExecutionStarted", "ExecutionRetried"})
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Give a task to whoever serves its role."""
+    """Give a task to whoever serves its role; where there is a need, to an agent that is chosen."""
 
     assignment: Assignment
+    need: Need | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recheck:
     """Ask again if the task is no longer on its way: its stream was lost, or the answer was."""
+
+    assignment: Assignment
+    need: Need | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A task for which an agent was chosen is over: the agent has room for another one."""
 
     assignment: Assignment
 
@@ -56,7 +66,7 @@ class OnTrial:
     command: Command
 
 
-Effect = Ask | Recheck | Withdraw | Send | OnTrial
+Effect = Ask | Recheck | Settled | Withdraw | Send | OnTrial
 
 
 def reference(event: Event) -> Reference:
