@@ -15,6 +15,9 @@ from typing import Any
 
 from uuid_utils import uuid7
 
+from processors.allocation.directory import Directory
+from processors.allocation.states import ReadModel
+from processors.allocation.watch import Watch
 from processors.command_feed import CommandFeed
 from processors.command_processor import CommandProcessor
 from processors.event_feed import EventFeed
@@ -68,11 +71,16 @@ class Worker:
         return CommandFeed(processor, Inbox(self.log, self.bus, 0, self.name)), processor
 
     def _managers(self) -> tuple[Feed, ProcessManager]:
-        sender = TaskSender(self.log, self.bus, 0)
-        leases = self._leases(MANAGERS_TOPIC)
-        loop = ProcessManager(
-            Roster(MANAGERS), self.log, sender, leases, 0, lambda: get_running_loop().time()
-        )
+        leases, states = self._leases(MANAGERS_TOPIC), ReadModel(self.log)
+        directory = Directory(self.bus, states, _now)
+
+        def epoch_of(partition: int) -> int | None:
+            cursor = leases.held.get(partition)
+            return None if cursor is None else cursor.epoch
+
+        sender = TaskSender(self.log, self.bus, 0, directory, epoch_of)
+        watch = Watch(directory, states, sender)
+        loop = ProcessManager(Roster(MANAGERS), self.log, sender, leases, 0, _now, watch)
         return EventFeed(MANAGERS_TOPIC, loop, self.log, self.bus), loop
 
     def _projections(self) -> tuple[Feed, Projector]:
@@ -90,6 +98,10 @@ class Worker:
         """Let go of the connections, after the app has stopped."""
         await self.bus.close()
         await self.log.close()
+
+
+def _now() -> float:
+    return get_running_loop().time()
 
 
 def _agent(feed: Any, worker: Any) -> Any:

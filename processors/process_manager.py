@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from aggregates.decider import Blueprint, Reference
+from processors.allocation.watch import Watch
 from processors.blueprints import Blueprints
 from processors.manager_states import Part, Roster, restored, subject
 from processors.managers.manager import REFERRING, Effect, reference
@@ -47,6 +48,8 @@ class ProcessManager:
     leases: Leases
     partitions: int
     now: Callable[[], float]
+    watch: Watch | None = None
+    """Looks after agents as long as partitions may be open."""
     positions: dict[int, int] = field(default_factory=dict)
     parts: dict[int, Part] = field(default_factory=dict)
     events: int = 0
@@ -78,6 +81,8 @@ class ProcessManager:
         self.positions[partition] = part.position
         if self._ticking is None:
             self._ticking = asyncio.create_task(self._tick(), name="timers of the managers")
+            if self.watch is not None:
+                self.watch.start()
 
     def close(self, partition: int) -> None:
         """Forget a partition that is no longer ours."""
@@ -97,6 +102,8 @@ class ProcessManager:
         """Stop the timers and save where they stand; what is due comes after the next start."""
         await end(self._ticking)
         self._ticking = None
+        if self.watch is not None:
+            await self.watch.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_S):
                 await self.save([p for p, part in self.parts.items() if self._changed(part)])

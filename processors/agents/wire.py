@@ -169,13 +169,16 @@ def _check_text(name: str, value: Any) -> None:
         raise Poison(f"INVALID_VALUE: `{name}` is a text of 1 to {_TEXT_BYTES_MAX} bytes.")
 
 
-def encode_gate(agent: str, is_open: bool) -> bytes:
+def encode_gate(agent: str, is_open: bool, limit: int | None = None) -> bytes:
     """What closes or opens an agent for new work; published to `gate_channel(host)`.
+
+    An agent on trial is open with a limit: so many tasks at once, below its capacity.
 
     A host starts with all its agents open, so whoever closes one says it again after the host
     came back. Tasks that an agent has begun are not touched.
     """
-    return orjson.dumps({"agent": agent, "open": is_open})
+    said: dict[str, Any] = {"agent": agent, "open": is_open}
+    return orjson.dumps(said if limit is None else said | {"limit": limit})
 
 
 def decode_gate(raw: bytes) -> tuple[str, bool]:

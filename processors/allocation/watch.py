@@ -60,6 +60,8 @@ class Watch:
                 await self.look()
             except (BusUnavailable, LogUnavailable) as error:
                 logger.warning("agents_out_of_sight", error=str(error))
+            except Exception:  # a mistake in one look leaves the next one
+                logger.exception("look_failed")
             await asyncio.sleep(self.look_s)
 
     async def look(self) -> None:

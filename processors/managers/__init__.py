@@ -6,6 +6,7 @@
 from typing import Any
 
 from processors.managers.dispatch import DISPATCH
+from processors.managers.health import HEALTH
 from processors.managers.manager import Manager
 
-MANAGERS: tuple[Manager[Any], ...] = (DISPATCH,)
+MANAGERS: tuple[Manager[Any], ...] = (DISPATCH, HEALTH)
