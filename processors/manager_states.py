@@ -7,26 +7,22 @@ beginning while the others wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 import structlog
 
 from aggregates.decider import Blueprint, Reference
 from processors.blueprints import Blueprints
 from processors.managers.manager import REFERRING, Effect, Manager, reference
+from processors.saved import Unusable, seal, unseal
 from streams.log import SnapshotRow
 from streams.message import Event
 
 Found = Mapping[Reference, Blueprint]
 
 logger = structlog.get_logger(__name__)
-
-_DAMAGE = (ValueError, LookupError, TypeError, AttributeError)
-"""What reading data raises that is not what this code has written."""
 
 
 class Roster:
@@ -103,10 +99,11 @@ class Part:
     def rows(self, now: float) -> list[SnapshotRow]:
         """The states as they are now, to be saved."""
         return [
-            SnapshotRow(
+            seal(
                 subject(manager, self.partition),
                 self.position,
-                orjson.dumps({"version": manager.version, "state": manager.dump(state, now)}),
+                form(manager),
+                manager.dump(state, now),
             )
             for manager, state in zip(self.roster.managers, self.states, strict=True)
         ]
@@ -117,8 +114,9 @@ def subject(manager: Manager[Any], partition: int) -> str:
     return f"{manager.name}/{partition}"
 
 
-class Unusable(Exception):
-    """A snapshot of another version of its manager, or of nobody: the state is folded anew."""
+def form(manager: Manager[Any]) -> str:
+    """Whose state it is, and in which version of its shape."""
+    return f"{manager.name}/{manager.version}"
 
 
 async def restored(
@@ -132,46 +130,21 @@ async def restored(
     """Each manager where its snapshot stands, or at the beginning; `saved` is by subject."""
     part = Part(partition, roster, [m.initial() for m in roster.managers], 0, epoch)
     part.begun = [0] * len(roster.managers)
-    usable: list[tuple[int, SnapshotRow, Any]] = []
+    usable: dict[int, Any] = {}
     needed: set[Reference] = set()
     for place, manager in enumerate(roster.managers):
         if row := saved.get(subject(manager, partition)):
-            with _falling_back(part, row):
-                data, references = _read(manager, row)
-                usable.append((place, row, data))
-                needed |= references
-    found = await plans.find(needed) if needed else {}
-    for place, row, data in usable:
-        with _falling_back(part, row):
-            part.states[place] = _loaded(roster.managers[place], data, found, now())
+            try:
+                usable[place] = unseal(row, form(manager)).state
+            except Unusable as error:
+                part.fallbacks += 1
+                logger.warning("snapshot_not_used", subject=row.subject, error=str(error))
+                continue
+            needed |= manager.references(usable[place])
             part.begun[place] = row.version
+    found = await plans.find(needed) if needed else {}
+    for place, data in usable.items():
+        part.states[place] = roster.managers[place].load(data, found, now())
     part.position = part.saved = min(part.begun)
     part.saved_at = now()
     return part
-
-
-@contextmanager
-def _falling_back(part: Part, row: SnapshotRow) -> Iterator[None]:
-    try:
-        yield
-    except Unusable as error:
-        part.fallbacks += 1
-        logger.warning("snapshot_not_used", subject=row.subject, error=str(error))
-
-
-def _read(manager: Manager[Any], row: SnapshotRow) -> tuple[Any, set[Reference]]:
-    """What a saved state says, and the revisions that it needs; raises Unusable."""
-    try:
-        saved = orjson.loads(row.state)
-        if saved["version"] == manager.version:
-            return saved["state"], manager.references(saved["state"])
-    except _DAMAGE as error:
-        raise Unusable(repr(error)) from error
-    raise Unusable(f"It has version {saved['version']}, not {manager.version}.")
-
-
-def _loaded(manager: Manager[Any], data: Any, found: dict[Reference, Blueprint], now: float) -> Any:
-    try:
-        return manager.load(data, found, now)
-    except _DAMAGE as error:
-        raise Unusable(repr(error)) from error
