@@ -132,6 +132,11 @@ class FakeBus:
         for key, least in before.items():
             self._streams[key] = [e for e in self._streams[key] if e[0] >= id_parts(least)]
 
+    async def forget(self, key: str) -> None:
+        """DEL."""
+        await self._answer()
+        self._streams.pop(key, None)
+
     async def incarnation(self) -> str:
         """Which life this is."""
         await self._answer()
