@@ -1,7 +1,8 @@
 """The stream `commands`, for publishers that cannot compute a partition: every entry is moved on.
 
 A consumer group, since order between commands of strangers means nothing and any worker may help.
-Moved twice after a crash is harmless: the command's id is the same.
+Moved twice after a crash is harmless: the command's id is the same. On its way round it also stores
+the dead letters of agent hosts, which know no database.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
+from processors.agents.letters import move_letters
 from streams.bus import Bus, BusUnavailable, by_stream
 from streams.codec import Poison, decode_command
 from streams.log import DeadLetter, Log, LogUnavailable
@@ -47,6 +49,7 @@ class Inbox:
                 while True:
                     await self._move(await self._claimed())
                     await self._move(await self._fresh())
+                    await move_letters(self.log, self.bus)
             except (RedisError, BusUnavailable, LogUnavailable, OSError) as error:
                 if "NOGROUP" not in str(error):
                     logger.warning("inbox_waits", error=str(error)[:200])

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from streams.bus import Bus
 from tests.servers import Endpoints, empty_redis, fresh_database, servers_for_tests
 
 
@@ -27,3 +28,11 @@ async def database(servers: Endpoints) -> AsyncIterator[str]:
 async def redis_url(servers: Endpoints) -> str:
     """The URL of an empty logical database of Redis."""
     return await empty_redis(servers.redis_url)
+
+
+@pytest.fixture
+async def bus(redis_url: str) -> AsyncIterator[Bus]:
+    """Connections to that database of Redis."""
+    made = Bus(redis_url)
+    yield made
+    await made.close()

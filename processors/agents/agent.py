@@ -1,4 +1,7 @@
-"""An agent, as one function; and the pools that hand out the least loaded of many alike."""
+"""An agent, as one function; and the pools that hand out the least loaded of many alike.
+
+A closed agent (its circuit is open) gets nothing new and lends its pool no room.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from processors.agents.wire import Assignment
 from streams.message import DEFAULT_TENANT
 
 STALE_ENTRIES_MAX = 64  # a heap is cleaned when more than half of it, and so many, is out of date
+PUSHED_WAITING_MAX = 1_000  # they are refreshed like those that run
 
 Handler = Callable[[Assignment], Awaitable[Any] | Any]
 """Does a task: an async function, or a plain one that answers at once or returns an awaitable.
@@ -24,7 +28,10 @@ cannot be timed out. Raise TaskError, or anything else, to fail the attempt.
 
 @dataclass(slots=True)
 class Agent:
-    """One agent: its roles, its function, and how many tasks it does at once."""
+    """One agent: its roles, its function, and how many tasks it does at once.
+
+    `region` and `cost` are for allocation to compare; the unit of the cost is the user's.
+    """
 
     agent_id: str
     roles: tuple[str, ...]
@@ -33,6 +40,8 @@ class Agent:
     tenant: str = DEFAULT_TENANT
     capabilities: tuple[str, ...] = ()
     description: str = ""
+    region: str = ""
+    cost: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +51,12 @@ class Seat:
     agent: Agent
     running: int = 0
     turn: int = 0
+    is_open: bool = True
+
+    @property
+    def free(self) -> bool:
+        """Whether it may begin one more."""
+        return self.is_open and self.running < self.agent.capacity
 
 
 @dataclass(slots=True, eq=False)
@@ -65,17 +80,30 @@ class Role:
         return pool if pool.free else None
 
 
+@dataclass(slots=True, eq=False)
+class Pushed(Role):
+    """The stream of tasks that were given to one agent of this host by name."""
+
+    held: int = 0
+    """How many of them wait for room of their agent."""
+
+    @property
+    def free(self) -> int:
+        """How many more may be read: those for a busy agent must not hide the others'."""
+        return PUSHED_WAITING_MAX - self.held
+
+
 class Pool:
     """Agents that serve the same streams; the least loaded goes first, equals take turns."""
 
     def __init__(self, agents: list[Agent]) -> None:
         self.free = sum(agent.capacity for agent in agents)
         self.capacity = self.free
-        self._seats = len(agents)
+        self.seats = [Seat(agent) for agent in agents]
         self._turns = count(1)
         self._heap: list[tuple[float, int, Seat]] = []
-        for agent in agents:
-            self.put(Seat(agent))
+        for seat in self.seats:
+            self.put(seat)
 
     def take(self) -> Seat:
         """The least loaded agent; give it back with `put`, after `begin` if it stays at work."""
@@ -87,9 +115,9 @@ class Pool:
     def put(self, seat: Seat) -> None:
         """Back in line, behind those that have as much to do."""
         seat.turn = next(self._turns)
-        if seat.running < seat.agent.capacity:
+        if seat.is_open and seat.running < seat.agent.capacity:
             heappush(self._heap, (seat.running / seat.agent.capacity, seat.turn, seat))
-        if len(self._heap) > 2 * self._seats + STALE_ENTRIES_MAX:
+        if len(self._heap) > 2 * len(self.seats) + STALE_ENTRIES_MAX:
             self._heap = [entry for entry in self._heap if entry[1] == entry[2].turn]
             heapify(self._heap)
 
@@ -101,8 +129,17 @@ class Pool:
     def end(self, seat: Seat) -> None:
         """The agent has one task less."""
         seat.running -= 1
-        self.free += 1
+        if seat.is_open:
+            self.free += 1
         self.put(seat)
+
+    def gate(self, seat: Seat, is_open: bool) -> None:
+        """Whether the agent may get work; what it has begun goes on."""
+        if seat.is_open != is_open:
+            seat.is_open = is_open
+            room = seat.agent.capacity - seat.running
+            self.free += room if is_open else -room
+            self.put(seat)
 
 
 def _room(pool: Pool) -> float:

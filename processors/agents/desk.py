@@ -1,238 +1,331 @@
-"""Where tasks are done: from an entry that was read to the answer that is sent.
+"""Where tasks come in and answers go out: what a host has in hand.
 
-A task that comes twice is done once: it joins the one in hand, or gets its answer again.
+A task that comes twice is done once: it joins the one in hand, or gets its answer again. A task
+that the engine withdrew, or that another host took over, is dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
-from types import CoroutineType
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from processors.agents import answers
-from processors.agents.agent import Pool, Role, Seat
-from processors.agents.answers import TaskError
+from processors.agents.agent import Agent, Pool, Pushed, Role, Seat
+from processors.agents.answers import NeedInput, TaskError
+from processors.agents.letters import encode_letter
 from processors.agents.outbox import Memory, Outbox
-from processors.agents.wire import Assignment, decode_assignment
+from processors.agents.runner import Runner, TimedOut
+from processors.agents.wire import Assignment, decode_assignment, encode_assignment
+from processors.agents.work import Counts, Key, Work
 from streams.codec import Poison
+from streams.partition import DEAD_LETTERS, tasks_key
 
 logger = structlog.get_logger(__name__)
 
-WORKING_AFTER_S = 0.05  # a shorter task's beginning travels with its answer: one command less
 CLEAN_UP_S = 1.0  # what a cancelled handler may take
-
-
-@dataclass(slots=True)
-class Counts:
-    """What a host has done since it began."""
-
-    completed: int = 0
-    failed: int = 0
-    timed_out: int = 0
-    repeated: int = 0
-    refused: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Work:
-    """A task in hand, from its first delivery to its answer."""
-
-    assignment: Assignment
-    message_id: str
-    entries: list[tuple[bytes, bytes]]
-    agent_id: str = ""
-    began: float = 0.0
-    started_at: str = ""
-    task: asyncio.Future[Any] | None = None
-    deadline: asyncio.TimerHandle | None = None
-    answered: bool = False
+DELIVERIES_MAX = 10  # so many hosts did not live to answer it: then it is what kills them
+WITHDRAWN_MAX = 10_000  # tasks that are skipped when they come later
 
 
 class Desk:
     """The tasks in hand of one host."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, name: str, outbox: Outbox, pools: Iterable[Pool] = ()) -> None:
         self.counts = Counts()
         self.in_hand: dict[str, Work] = {}
         self.made_room: Callable[[], None] = lambda: None
+        self.refreshed = 0.0
+        """When all that was in hand was certain last to be this host's."""
+        self.seats = {s.agent.agent_id: (pool, s) for pool in pools for s in pool.seats}
+        self._name = name
         self._outbox = outbox
         self._memory = Memory()
+        self._withdrawn: OrderedDict[str, None] = OrderedDict()
         self._crowded: dict[Role, None] = {}
-        self._running: set[asyncio.Future[Any]] = set()
-        self._begun: deque[Work] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._named: dict[Seat, deque[Work]] = {}
+        self._runner = Runner(working=self._say_working, ended=self._done, freed=self._freed)
         self._closed = False
 
-    def take(self, role: Role, entry: bytes, raw: bytes | None) -> None:
-        """Do the task of an entry, now or when there is room."""
+    def take(
+        self,
+        role: Role,
+        entry: bytes,
+        raw: bytes | None,
+        times: int = 1,
+        since: float = 0.0,
+        again: bool = False,
+    ) -> None:
+        """Do the task of an entry, now or when there is room.
+
+        `times` says how often Redis has handed it out, `since` when it was this host's for sure,
+        `again` that it is this host's own, read once more.
+        """
         if self._closed:  # it stays pending
             return
+        if raw is None:
+            self.counts.vanished += 1
+            self._outbox.settle(role.stream, entry, since)
+            return
         try:
-            if raw is None:
-                raise Poison("MISSING_FIELD: The entry has no field `message`, or was deleted.")
             assignment = decode_assignment(raw)
         except Poison as poison:
-            self._refuse(role, entry, raw, str(poison))
+            self._refuse(role, entry, raw, str(poison), since)
             return
-        message_id = assignment.message_id
+        message_id, key = assignment.message_id, (role.stream, entry)
+        delivery = assignment.delivery + times
         if work := self.in_hand.get(message_id):
-            if (role.stream, entry) not in work.entries:
-                work.entries.append((role.stream, entry))
-                self.counts.repeated += 1
+            self._join(work, key, times, delivery, again)
+        elif given := self._memory.get(message_id):
+            self._repeat(assignment, given, key, delivery, since, again)
+        elif message_id in self._withdrawn:
+            self.counts.withdrawn += 1
+            self._outbox.settle(role.stream, entry, since)
+        else:
+            work = Work(assignment, message_id, role, {key: times}, delivery, since)
+            self.in_hand[message_id] = work
+            if times > DELIVERIES_MAX:
+                self._poisoned(work, raw)
+            elif type(role) is Pushed:
+                self._place(work, role)
+            elif not role.waiting and (pool := role.pool()):
+                self._runner.begin(work, pool, pool.take())
+            else:
+                role.waiting.append(work)
+                self._crowded[role] = None
+
+    def _join(self, work: Work, key: Key, times: int, delivery: int, again: bool) -> None:
+        """What is in hand came once more, perhaps from somebody who had taken it over."""
+        known = key in work.entries
+        if known and again:
             return
-        if given := self._memory.get(message_id):
+        work.entries[key] = times
+        work.delivery = max(work.delivery, delivery)
+        if not known:
             self.counts.repeated += 1
-            self._outbox.answer(assignment.reply_to, given, role.stream, entry)
-            return
-        work = Work(assignment, message_id, [(role.stream, entry)])
-        self.in_hand[message_id] = work
-        pool = None if role.waiting else role.pool()
-        if pool is not None:
-            self._begin(work, pool)
-        else:
-            role.waiting.append(work)
-            self._crowded[role] = None
 
-    def _refuse(self, role: Role, entry: bytes, raw: bytes | None, reason: str) -> None:
-        """The one place for entries that are no tasks; whoever keeps dead letters hooks in here."""
+    def _repeat(
+        self,
+        assignment: Assignment,
+        given: tuple[bytes, int],
+        key: Key,
+        delivery: int,
+        since: float,
+        again: bool,
+    ) -> None:
+        """The answer that was given; as another command where the first may count no more."""
+        self.counts.repeated += 1
+        said, before = given
+        if delivery > before and (not again or assignment.delivery >= before):
+            said = answers.delivered_again(said, delivery)
+            self._memory.put(assignment.message_id, said, delivery)
+        self._outbox.answer(assignment.reply_to, said, *key, since)
+
+    def _refuse(self, role: Role, entry: bytes, raw: bytes, reason: str, since: float) -> None:
+        """What is no task becomes a dead letter."""
         self.counts.refused += 1
-        size = len(raw or b"")
-        logger.warning("task_refused", stream=role.stream.decode(), reason=reason, bytes=size)
-        self._outbox.settle(role.stream, entry)
+        stream = role.stream.decode()
+        logger.warning("task_refused", stream=stream, reason=reason, bytes=len(raw))
+        letter = encode_letter(role.stream, entry, reason, raw)
+        self._outbox.answer(DEAD_LETTERS, letter, role.stream, entry, since)
 
-    def _begin(self, work: Work, pool: Pool) -> None:
-        seat = pool.take()
-        work.agent_id = seat.agent.agent_id
-        work.started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        try:
-            result = seat.agent.handler(work.assignment)
-        except Exception as error:
-            self._fail(work, error)
+    def _poisoned(self, work: Work, raw: bytes) -> None:
+        """What was delivered so often kills whoever takes it: nobody else shall."""
+        self.counts.poisoned += 1
+        (stream, entry), times = next(iter(work.entries.items()))
+        reason = f"POISON: It was delivered {times} times and never answered."
+        logger.warning("task_poisoned", task=work.message_id, deliveries=times)
+        self._outbox.send(DEAD_LETTERS, encode_letter(stream, entry, reason, raw))
+        work.agent_id = f"@{self._name}"
+        self._fail(work, TaskError(reason, retryable=False))
+
+    def _place(self, work: Work, pushed: Pushed) -> None:
+        """A task for one agent waits for that one only; where there is none, others may do it."""
+        said = work.assignment
+        pool, seat = self.seats.get(said.agent or "", (None, None))
+        if pool is None or seat is None or not seat.is_open or not _serves(seat.agent, said):
+            self._hand_back(work)
+        elif seat.free and seat not in self._named:
+            self._runner.begin(work, pool, seat)
         else:
-            if hasattr(result, "__await__"):
-                self._follow(work, pool, seat, result)
-            else:
-                self._complete(work, result)
-        pool.put(seat)
+            self._named.setdefault(seat, deque()).append(work)
+            pushed.held += 1
 
-    def _follow(self, work: Work, pool: Pool, seat: Seat, result: Awaitable[Any]) -> None:
-        """A task that takes its time.
-
-        It gets an asyncio task always: what is driven by hand up to its first pause would have
-        this host's task as the current one, and its time-outs would cancel the host.
-        """
-        loop = asyncio.get_running_loop()
-        if type(result) is CoroutineType:
-            work.task = loop.create_task(result)
-        else:
-            work.task = asyncio.ensure_future(result)
-        self._running.add(work.task)
-        work.task.add_done_callback(partial(self._ended, work, pool, seat))
-        pool.begin(seat)
-        work.began = loop.time()
-        seconds = work.assignment.timeout_seconds
-        if seconds is not None:
-            work.deadline = loop.call_at(work.began + seconds, self._expire, work)
-        self._begun.append(work)
-        if self._timer is None:
-            self._timer = loop.call_at(work.began + WORKING_AFTER_S, self._say_working)
-
-    def _say_working(self) -> None:
-        """Tell the engine of what has outlasted WORKING_AFTER_S; all wait alike, so in order."""
-        self._timer = None
-        loop = asyncio.get_running_loop()
-        due = loop.time() - WORKING_AFTER_S
-        while self._begun and self._begun[0].began <= due:
-            work = self._begun.popleft()
-            if not work.answered:
-                said = answers.started(work.assignment, work.agent_id)
-                if said is not None:
-                    self._outbox.send(work.assignment.reply_to, said)
-        if self._begun:
-            self._timer = loop.call_at(self._begun[0].began + WORKING_AFTER_S, self._say_working)
-
-    def _ended(self, work: Work, pool: Pool, seat: Seat, task: asyncio.Future[Any]) -> None:
-        """The handler has ended: answer, unless that was done, and use the room."""
-        self._running.discard(task)
-        if work.deadline is not None:
-            work.deadline.cancel()
-        error = TaskError("The handler was cancelled.") if task.cancelled() else task.exception()
-        if not work.answered:
-            if error is None:
-                self._complete(work, task.result())
-            else:
-                self._fail(work, error)
-        pool.end(seat)
+    def _freed(self, pool: Pool, seat: Seat) -> None:
+        """Begin what waits, and have more read where there was no room."""
+        named = bool(self._named) and self._admit_named(pool, seat)
         was_full = pool.free == 1
-        if (self._crowded and self._admit()) or was_full:
+        if (self._crowded and self._admit()) or was_full or named:
             self.made_room()
 
     def _admit(self) -> bool:
         """Begin what was read and waits; true where a role has no more of it."""
         crowded = len(self._crowded)
         for role in [] if self._closed else list(self._crowded):
-            while role.waiting and (pool := role.pool()):
-                self._begin(role.waiting.popleft(), pool)
+            while role.waiting:
+                work = role.waiting[0]
+                pool = None if work.answered else role.pool()
+                if pool is None and not work.answered:
+                    break
+                role.waiting.popleft()
+                if pool is not None:
+                    self._runner.begin(work, pool, pool.take())
             if not role.waiting:
                 del self._crowded[role]
         return len(self._crowded) < crowded
 
-    def _expire(self, work: Work) -> None:
-        """Answer at once; the room is free when the handler has really ended."""
-        if work.answered or work.task is None:
-            return
-        self.counts.timed_out += 1
-        self._fail(work, TaskError(f"timed out after {work.assignment.timeout_seconds:g} s"))
-        work.task.cancel()
+    def _admit_named(self, pool: Pool, seat: Seat) -> bool:
+        """Begin what waits for this agent; true where that makes room in the stream's share."""
+        queue = self._named.get(seat)
+        if queue is None or self._closed:
+            return False
+        was_full = False
+        while queue and (seat.free or queue[0].answered):
+            work = queue.popleft()
+            assert isinstance(work.role, Pushed)
+            was_full = was_full or not work.role.free
+            work.role.held -= 1
+            if not work.answered:
+                self._runner.begin(work, pool, seat)
+        if not queue:
+            del self._named[seat]
+        return was_full
 
-    def _complete(self, work: Work, output: Any) -> None:
-        try:
-            said = answers.completed(work.assignment, work.agent_id, output, work.started_at)
-        except TaskError as error:
+    def _say_working(self, work: Work) -> None:
+        said = answers.started(work.assignment, work.agent_id, work.delivery)
+        if said is not None:
+            self._outbox.send(work.assignment.reply_to, said)
+
+    def _done(self, work: Work, output: Any, error: BaseException | None) -> None:
+        """What a handler said, or how it failed."""
+        if isinstance(error, NeedInput):
+            output, error = error, None
+        if error is not None:
             self._fail(work, error)
+            return
+        try:
+            if type(output) is NeedInput:
+                said = answers.needs_input(
+                    work.assignment, work.agent_id, output.prompt, work.started_at, work.delivery
+                )
+                self.counts.asked += 1
+            else:
+                said = answers.completed(
+                    work.assignment, work.agent_id, output, work.started_at, work.delivery
+                )
+                self.counts.completed += 1
+        except TaskError as unsayable:
+            self._fail(work, unsayable)
         else:
-            self.counts.completed += 1
             self._answer(work, said)
 
     def _fail(self, work: Work, error: BaseException) -> None:
         self.counts.failed += 1
-        self._answer(work, answers.failed(work.assignment, work.agent_id, error, work.started_at))
+        if type(error) is TimedOut:
+            self.counts.timed_out += 1
+        said = answers.failed(work.assignment, work.agent_id, error, work.started_at, work.delivery)
+        self._answer(work, said)
 
     def _answer(self, work: Work, said: bytes) -> None:
+        self._memory.put(work.message_id, said, work.delivery)
+        self._leave(work, work.assignment.reply_to, said)
+
+    def _leave(self, work: Work, stream: str | None = None, said: bytes = b"") -> None:
+        """It is in hand no longer, and off its stream when `said` is sent."""
         work.answered = True
         del self.in_hand[work.message_id]
-        self._memory.put(work.message_id, said)
-        entries = work.entries
-        self._outbox.answer(work.assignment.reply_to, said, *entries[0])
-        for stream, entry in entries[1:]:
-            self._outbox.settle(stream, entry)
+        since = max(work.since, self.refreshed)
+        for key in work.entries:
+            if stream is None:
+                self._outbox.settle(*key, since)
+            else:
+                self._outbox.answer(stream, said, *key, since)
+                stream = None
 
-    def entries(self) -> dict[bytes, list[bytes]]:
-        """The entries of what is in hand, by stream."""
-        entries: dict[bytes, list[bytes]] = {}
-        for work in self.in_hand.values():
-            for stream, entry in work.entries:
-                entries.setdefault(stream, []).append(entry)
-        return entries
+    def _hand_back(self, work: Work) -> None:
+        """Others may do it at once, with a higher delivery than anybody has heard of."""
+        self.counts.handed_back += 1
+        said = replace(work.assignment, agent=None, delivery=work.delivery)
+        self._leave(work, tasks_key(said.tenant, said.role), encode_assignment(said))
 
-    async def close(self, grace_s: float) -> None:
-        """Let what runs finish for so long; what then remains is left pending."""
+    def withdraw(self, message_id: str) -> None:
+        """Nobody wants the answer: stop it where it runs, and skip it when it comes."""
+        self._withdrawn[message_id] = None
+        if len(self._withdrawn) > WITHDRAWN_MAX:
+            self._withdrawn.popitem(last=False)
+        if work := self.in_hand.get(message_id):
+            self.counts.withdrawn += 1
+            self._leave(work)
+            self._stop(work)
+
+    def lose(self, work: Work, key: Key) -> None:
+        """An entry is not this host's any more; a task without any is dropped."""
+        if work.answered or work.entries.pop(key, None) is None or work.entries:
+            return
+        self.counts.lost += 1
+        logger.warning("task_taken_over", task=work.message_id, agent=work.agent_id)
+        self._leave(work)
+        self._stop(work)
+
+    def _stop(self, work: Work) -> None:
+        """End what runs; what waits is passed over."""
+        if work.task is not None:
+            work.task.cancel()
+        elif (self._crowded and self._admit()) or self._named:
+            self.made_room()
+
+    def gate(self, agent: str, is_open: bool) -> None:
+        """Whether an agent gets work; what waits for a closed one only goes back to others."""
+        pool, seat = self.seats.get(agent, (None, None))
+        if pool is None or seat is None:
+            return
+        pool.gate(seat, is_open)
+        if is_open:
+            self._freed(pool, seat)
+            self.made_room()
+            return
+        for work in self._named.get(seat, ()):
+            if not work.answered:
+                self._hand_back(work)
+        self._admit_named(pool, seat)
+        for role in list(self._crowded):
+            if not any(s.is_open for p in role.pools for s in p.seats):
+                for work in role.waiting:
+                    if not work.answered:
+                        self._hand_back(work)
+        self._admit()
+
+    def running(self) -> dict[str, int]:
+        """How many tasks each agent has begun, of those that have any."""
+        return {name: seat.running for name, (_, seat) in self.seats.items() if seat.running}
+
+    async def close(self, grace_s: float, sure_s: float) -> None:
+        """Let what runs finish for so long; what is surely this host's goes back to others then.
+
+        What does not end when it is cancelled is left pending.
+        """
         self._closed = True
-        if self._running:
-            await asyncio.wait(self._running, timeout=grace_s)
-        if self._timer is not None:
-            self._timer.cancel()
-        for work in self.in_hand.values():
+        if self._runner.running:
+            await asyncio.wait(self._runner.running, timeout=grace_s)
+        self._runner.close()
+        left: Sequence[Work] = list(self.in_hand.values())
+        for work in left:
             work.answered = True
             if work.task is not None:
                 work.task.cancel()
+        if self._runner.running:
+            await asyncio.wait(self._runner.running, timeout=CLEAN_UP_S)
+        surely = asyncio.get_running_loop().time() - sure_s
+        for work in left:
+            ended = work.task is None or work.task.done()
+            if ended and max(work.since, self.refreshed) > surely:
+                self._hand_back(work)
         self.in_hand.clear()
-        if self._running:
-            await asyncio.wait(self._running, timeout=CLEAN_UP_S)
+
+
+def _serves(agent: Agent, said: Assignment) -> bool:
+    return agent.tenant == said.tenant and said.role in agent.roles

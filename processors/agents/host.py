@@ -1,9 +1,9 @@
 """Many agents in one process over a few connections: tasks in, answers out.
 
-A task is done by the least loaded agent of its role. It stays pending in its stream until its
-answer is in Redis, so that a host which comes back under the same name finds what it had not
-finished, and the others take over what a dead host leaves. All streams of a host are read in one
-call, which on Redis Cluster needs one slot.
+A task is done by the least loaded agent of its role, or by the one that the engine chose. It stays
+pending in its stream until its answer is in Redis, so that a host which comes back under the same
+name finds what it had not finished, and the others take over what a dead host leaves. All streams
+of a host are read in one call, which on Redis Cluster needs one slot.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from typing import Self
 
 import structlog
 
-from processors.agents.agent import Agent, Pool, Role
-from processors.agents.claims import LEASE_S, Claims
-from processors.agents.desk import Counts, Desk
+from processors.agents.agent import Agent, Pool, Pushed, Role
+from processors.agents.claims import LEASE_S, LEASE_S_MIN, Claims
+from processors.agents.desk import Desk
+from processors.agents.janitor import Janitor
+from processors.agents.notices import Notices
 from processors.agents.outbox import Outbox
+from processors.agents.presence import Presence
 from processors.agents.reader import Reader
+from processors.agents.work import Counts
 from streams.bus import BLOCK_MS_MAX, Bus
-from streams.partition import tasks_key
+from streams.partition import pushed_key, tasks_key
 
 logger = structlog.get_logger(__name__)
 
@@ -32,21 +36,34 @@ _READ_ENDS_S = BLOCK_MS_MAX / 1000 + 1.0
 
 
 class AgentHost:
-    """Runs agents; `name` is its own among all live hosts, and the same after a restart."""
+    """Runs agents; `name` is its own among all live hosts, and the same after a restart.
+
+    After `lease_s` without a sign of life others take over its tasks: a handler that holds the
+    event loop up for longer loses them.
+    """
 
     def __init__(
         self, bus: Bus | str, agents: Iterable[Agent], *, name: str, lease_s: float = LEASE_S
     ) -> None:
+        if lease_s < LEASE_S_MIN:
+            raise ValueError(f"The lease of a task is at least {LEASE_S_MIN} s, not {lease_s:g} s.")
         self.bus = bus if isinstance(bus, Bus) else Bus(bus)
         self.agents = tuple(agents)
         self.name = name
         self._owns_bus = not isinstance(bus, Bus)
-        self._outbox = Outbox(self.bus)
-        self._desk = Desk(self._outbox)
+        self._sure_s = lease_s / 2
         roles = _roles(self.agents)
-        self._reader = Reader(self.bus, name, roles, self._outbox, self._desk.take)
-        self._claims = Claims(self.bus, name, roles, self._desk, lease_s)
-        self._desk.made_room = self._reader.ring
+        pools = {pool for role in roles for pool in role.pools}
+        self._outbox = outbox = Outbox(self.bus, name, self._sure_s)
+        self._desk = desk = Desk(name, outbox, pools)
+        self._reader = Reader(self.bus, name, roles, outbox, desk.take)
+        pushed, bell = Pushed(pushed_key(name).encode()), f"agents:{name}:pushed"
+        self._pushed = Reader(self.bus, name, [pushed], outbox, desk.take, bell)
+        self._claims = Claims(self.bus, name, roles, desk, outbox, lease_s)
+        self._presence = Presence(self.bus, name, self.agents, desk)
+        self._notices = Notices(self.bus, name, self.agents, desk.withdraw, desk.gate)
+        self._janitor = Janitor(self.bus, name, roles)
+        self._desk.made_room = self._made_room
         self._loops: list[asyncio.Task[None]] = []
 
     @property
@@ -68,11 +85,26 @@ class AgentHost:
 
     def start(self) -> None:
         """Begin; Redis may come later."""
+        loops = {
+            "reads": self._reader.run(),
+            "reads pushed": self._pushed.run(),
+            "answers": self._outbox.run(self._sent),
+            "claims": self._claims.run(),
+            "shows itself": self._presence.run(),
+            "listens": self._notices.run(),
+            "tidies": self._janitor.run(),
+        }
         self._loops = [
-            asyncio.create_task(self._reader.run(), name=f"{self.name} reads"),
-            asyncio.create_task(self._outbox.run(self._reader.wake), name=f"{self.name} answers"),
-            asyncio.create_task(self._claims.run(), name=f"{self.name} claims"),
+            asyncio.create_task(loop, name=f"{self.name} {what}") for what, loop in loops.items()
         ]
+
+    def _made_room(self) -> None:
+        self._reader.ring()
+        self._pushed.ring()
+
+    def _sent(self) -> None:
+        self._reader.wake()
+        self._pushed.wake()
 
     async def ended(self) -> None:
         """Wait until the host stops; raises what went wrong inside it."""
@@ -81,13 +113,15 @@ class AgentHost:
             loop.result()
 
     async def stop(self, grace_s: float = GRACE_S) -> None:
-        """Take nothing new, let what runs finish, send the answers; the rest stays pending."""
+        """Take nothing new, let what runs finish, send the answers, hand the rest to others."""
         if not self._loops:
             return
         loops, self._loops = self._loops, []
+        self._presence.draining = True
         self._reader.stop()
-        await self._desk.close(grace_s)
-        await asyncio.wait(loops[:1], timeout=_READ_ENDS_S)
+        self._pushed.stop()
+        await self._desk.close(grace_s, self._sure_s)
+        await asyncio.wait(loops[:2], timeout=_READ_ENDS_S)
         try:
             await asyncio.wait_for(self._outbox.idle.wait(), FLUSH_S)
         except TimeoutError:
@@ -95,6 +129,7 @@ class AgentHost:
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
+        await self._presence.leave()
         if self._owns_bus:
             await self.bus.close()
 

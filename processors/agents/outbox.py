@@ -2,16 +2,19 @@
 
 Answering a task and taking it off its stream is one script, so no crash lies between the two: a
 task that was answered is not done again. What was sent and not confirmed is sent again with the
-same command ids, which the engine recognises.
+same command ids, which the engine recognises. A host that was stopped for long may have lost its
+tasks meanwhile: it looks first, and leaves to others what is theirs; its answers go out all the
+same, for the engine to refuse and record.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha1
+from math import inf
 from typing import Any
 
 import structlog
@@ -30,15 +33,31 @@ OUTBOX_BYTES_MAX = 64 * 1024 * 1024
 RETRY_S, RETRY_S_MAX = 0.02, 1.0
 MEMORY_ANSWERS_MAX = 10_000  # answers that are given again instead of doing a task again
 MEMORY_BYTES_MAX = 64 * 1024 * 1024
+LETTERS_MAX = 1_000  # of up to 64 KiB each; the engine takes them out every second
 
 # Answers first: where memory is full Redis refuses them, the script ends, and the tasks stay.
-# ARGV: the number of reply streams, then for each stream in KEYS a number and so many arguments.
+# ARGV: the owner where it is not sure, the number of reply streams, then for each stream in KEYS a
+# number and so many arguments.
 SETTLE = """
-local replies, at = tonumber(ARGV[1]), 2
+local owner, replies, at = ARGV[1], tonumber(ARGV[2]), 3
 for k, key in ipairs(KEYS) do
   local n = tonumber(ARGV[at])
   if k <= replies then
-    for i = at + 1, at + n do redis.call('XADD', key, '*', 'message', ARGV[i]) end
+    for i = at + 1, at + n do
+      if key == 'dead-letters' then
+        redis.call('XADD', key, 'MAXLEN', '~', LETTERS_MAX, '*', 'message', ARGV[i])
+      else
+        redis.call('XADD', key, '*', 'message', ARGV[i])
+      end
+    end
+  elseif owner ~= '' then
+    for i = at + 1, at + n do
+      local held = redis.pcall('XPENDING', key, 'agents', ARGV[i], ARGV[i], 1, owner)
+      if held[1] then
+        redis.call('XACK', key, 'agents', ARGV[i])
+        redis.call('XDEL', key, ARGV[i])
+      end
+    end
   else
     redis.pcall('XACK', key, 'agents', unpack(ARGV, at + 1, at + n))
     redis.pcall('XDEL', key, unpack(ARGV, at + 1, at + n))
@@ -46,7 +65,7 @@ for k, key in ipairs(KEYS) do
   at = at + n + 1
 end
 return #KEYS
-"""
+""".replace("LETTERS_MAX", str(LETTERS_MAX))
 SETTLE_DIGEST = sha1(SETTLE.encode()).hexdigest()  # noqa: S324
 
 
@@ -58,11 +77,13 @@ class Batch:
     entries: dict[bytes, list[bytes]] = field(default_factory=dict)
     count: int = 0
     size: int = 0
+    since: float = inf
+    """When it was certain last, of all its entries, that they are this host's."""
 
-    def arguments(self) -> list[Any]:
+    def arguments(self, owner: str) -> list[Any]:
         """Of the script: how many keys, the keys, and what belongs to each."""
         arguments: list[Any] = [len(self.messages) + len(self.entries)]
-        arguments += [*self.messages, *self.entries, len(self.messages)]
+        arguments += [*self.messages, *self.entries, owner, len(self.messages)]
         for values in (*self.messages.values(), *self.entries.values()):
             arguments.append(len(values))
             arguments += values
@@ -72,8 +93,12 @@ class Batch:
 class Outbox:
     """The one way out of a host; everything that became ready meanwhile goes in one call."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, name: str, sure_s: float) -> None:
+        """`sure_s`: for so long nobody else can have taken an entry over."""
         self._bus = bus
+        self._name = name
+        self._sure_s = sure_s
+        self._sending: Batch | None = None
         self._batches: deque[Batch] = deque()
         self._count = 0
         self._size = 0
@@ -92,13 +117,28 @@ class Outbox:
         batch.messages.setdefault(stream, []).append(message)
         return batch
 
-    def answer(self, stream: str, message: bytes, tasks: bytes, entry: bytes) -> None:
+    def answer(
+        self, stream: str | bytes, message: bytes, tasks: bytes, entry: bytes, since: float
+    ) -> None:
         """Send a message, and in the same instant take its task off its stream."""
-        self.send(stream, message).entries.setdefault(tasks, []).append(entry)
+        batch = self.send(stream, message)
+        batch.entries.setdefault(tasks, []).append(entry)
+        if since < batch.since:
+            batch.since = since
 
-    def settle(self, tasks: bytes, entry: bytes) -> None:
-        """Take a task off its stream."""
-        self._open(0).entries.setdefault(tasks, []).append(entry)
+    def settle(self, tasks: bytes, entry: bytes, since: float = inf) -> None:
+        """Take a task off its stream; `since` when it is certain that it is this host's."""
+        batch = self._open(0)
+        batch.entries.setdefault(tasks, []).append(entry)
+        if since < batch.since:
+            batch.since = since
+
+    def entries(self) -> Iterator[tuple[bytes, bytes]]:
+        """What was answered, and is not known to be off its stream."""
+        sending = [] if self._sending is None else [self._sending]
+        for batch in (*sending, *self._batches):
+            for stream, entries in batch.entries.items():
+                yield from ((stream, entry) for entry in entries)
 
     def _open(self, size: int) -> Batch:
         """The batch that has room for one thing more."""
@@ -119,8 +159,9 @@ class Outbox:
         while True:
             await self._ready.wait()
             while self._batches:
-                batch = self._batches.popleft()
+                batch = self._sending = self._batches.popleft()
                 await self._deliver(batch)
+                self._sending = None
                 self._count -= batch.count
                 self._size -= batch.size
                 sent()
@@ -129,9 +170,10 @@ class Outbox:
 
     async def _deliver(self, batch: Batch) -> None:
         """Try until Redis has it."""
-        arguments, wait_s = batch.arguments(), RETRY_S
-        redis = self._bus.redis
+        redis, clock, wait_s = self._bus.redis, asyncio.get_running_loop().time, RETRY_S
         while True:
+            sure = clock() - batch.since < self._sure_s
+            arguments = batch.arguments("" if sure else self._name)
             try:
                 try:
                     await redis.evalsha(SETTLE_DIGEST, *arguments)
@@ -150,16 +192,17 @@ class Memory:
     """The answers given last, by message id: a task that comes again gets the same one."""
 
     def __init__(self) -> None:
-        self._answers: OrderedDict[str, bytes] = OrderedDict()
+        self._answers: OrderedDict[str, tuple[bytes, int]] = OrderedDict()
         self._size = 0
 
-    def get(self, message_id: str) -> bytes | None:
-        """The answer that was given to this message, if it is remembered."""
+    def get(self, message_id: str) -> tuple[bytes, int] | None:
+        """The answer that was given to this message and to which delivery, if remembered."""
         return self._answers.get(message_id)
 
-    def put(self, message_id: str, answer: bytes) -> None:
+    def put(self, message_id: str, answer: bytes, delivery: int) -> None:
         """Remember an answer, and forget the oldest beyond the bounds."""
-        self._answers[message_id] = answer
-        self._size += len(answer)
+        before = self._answers.pop(message_id, None)
+        self._answers[message_id] = (answer, delivery)
+        self._size += len(answer) - (len(before[0]) if before else 0)
         while len(self._answers) > MEMORY_ANSWERS_MAX or self._size > MEMORY_BYTES_MAX:
-            self._size -= len(self._answers.popitem(last=False)[1])
+            self._size -= len(self._answers.popitem(last=False)[1][0])

@@ -7,9 +7,10 @@ again while the reader waits on the others, the reader is rung: a message to a s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from random import uniform
+from typing import Any, Protocol
 
 import structlog
 from redis.exceptions import RedisError
@@ -32,6 +33,14 @@ OWN = b"0"
 _GONE = ("NOGROUP", "UNBLOCKED")  # the stream was deleted, perhaps with all of Redis
 
 
+class Take(Protocol):
+    """Where entries go: how often each was handed out, since when it is ours, whether again."""
+
+    def __call__(
+        self, role: Role, entry: bytes, raw: bytes | None, times: int, since: float, again: bool
+    ) -> None: ...
+
+
 @dataclass(slots=True)
 class Plan:
     """What the next read asks for."""
@@ -51,11 +60,12 @@ class Reader:
         name: str,
         roles: Sequence[Role],
         outbox: Outbox,
-        take: Callable[[Role, bytes, bytes | None], None],
+        take: Take,
+        bell: str | None = None,
     ) -> None:
         self._bus = bus
         self._name = name
-        self._bell = f"agents:{name}".encode()
+        self._bell = (bell or f"agents:{name}").encode()
         self._roles = {role.stream: role for role in roles}
         self._outbox = outbox
         self._take = take
@@ -93,17 +103,19 @@ class Reader:
                 await self._room.wait()
                 continue
             self._partial = plan.partial
+            since = asyncio.get_running_loop().time()  # before: the reply may be long under way
             try:
                 reply = await self._read(plan)
+                times = await self._times(reply)
             except (RedisError, OSError) as error:
                 self._partial = False
                 await self._lost(error, first=wait_s == RETRY_S)
-                await asyncio.sleep(wait_s)
+                await asyncio.sleep(wait_s * uniform(0.5, 1.0))  # noqa: S311
                 wait_s = min(wait_s * 2, RETRY_S_MAX)
             else:
                 self._partial = False
                 wait_s = RETRY_S
-                await self._deliver(plan, reply)
+                await self._deliver(plan, reply, times, since)
 
     def _plan(self) -> Plan | None:
         """Of the roles with room, as much as all of them can take; None while there is none.
@@ -118,7 +130,8 @@ class Reader:
         if not roles:
             return None
         pools = {pool for role in roles for pool in role.pools}
-        free = min(READ_ENTRIES_MAX, sum([pool.free for pool in pools]))
+        free = sum([pool.free for pool in pools]) or roles[0].free
+        free = min(READ_ENTRIES_MAX, free)
         count = max(1, min(min([role.free for role in roles]), free // len(roles)))
         return Plan(roles, count, not hungry, not hungry and len(roles) < len(self._roles))
 
@@ -138,18 +151,39 @@ class Reader:
         )
         return list(reply.items() if isinstance(reply, dict) else reply or ())
 
-    async def _deliver(self, plan: Plan, reply: list[tuple[bytes, list[Any]]]) -> None:
+    async def _times(self, reply: list[tuple[bytes, list[Any]]]) -> dict[tuple[bytes, bytes], int]:
+        """How often each entry was handed out; what is new was once, and is left out."""
+        own = [(s, entries) for s, entries in reply if entries and self._after[s] != NEW]
+        if not own:
+            return {}
+        async with self._bus.redis.pipeline(transaction=False) as pipe:
+            for stream, entries in own:
+                between = (entries[0][0], entries[-1][0], len(entries))
+                pipe.execute_command(b"XPENDING", stream, GROUP, *between, self._name)
+            found = await pipe.execute()
+        rows = zip(own, found, strict=True)
+        return {(stream, row[0]): row[3] for (stream, _), pending in rows for row in pending}
+
+    async def _deliver(
+        self,
+        plan: Plan,
+        reply: list[tuple[bytes, list[Any]]],
+        times: dict[tuple[bytes, bytes], int],
+        since: float,
+    ) -> None:
         """Hand every entry on, and note where to read next."""
         turn = 0
         for stream, entries in reply:
-            if self._after[stream] != NEW:
+            again = self._after[stream] != NEW
+            if again:
                 self._after[stream] = entries[-1][0] if entries else NEW
             role = self._roles.get(stream)
             for entry, fields in entries:
                 if role is None:
                     self._outbox.settle(stream, entry)
                     continue
-                self._take(role, entry, message_of(fields))
+                count = times.get((stream, entry), 1) if again else 1
+                self._take(role, entry, message_of(fields), count, since, again)
                 turn += 1
                 if turn % TURN_ENTRIES == 0:
                     await asyncio.sleep(0)
@@ -180,10 +214,10 @@ class Reader:
                     raise result
 
 
-def message_of(fields: Any) -> bytes | None:
-    """The value of the field `message`; None where the entry was deleted or has no such field."""
+def message_of(fields: Sequence[bytes] | None) -> bytes | None:
+    """The value of the field `message`; b"" where there is no such field, None where it is gone."""
     if not fields:
         return None
     if fields[0] == FIELD:
-        return fields[1]  # type: ignore[no-any-return]
-    return dict(zip(fields[::2], fields[1::2], strict=False)).get(FIELD)
+        return fields[1]
+    return dict(zip(fields[::2], fields[1::2], strict=False)).get(FIELD, b"")

@@ -11,6 +11,7 @@ import structlog
 from uuid_utils import uuid7
 
 from processors.agents.agent import Agent
+from processors.agents.claims import LEASE_S
 from processors.agents.host import AgentHost
 from processors.agents.wire import BINDING, EXTENSION
 from streams.bus import Bus, BusUnavailable
@@ -88,9 +89,10 @@ async def run_agents(
     *,
     name: str | None = None,
     partitions: int | None = None,
+    lease_s: float = LEASE_S,
 ) -> None:
     """Register agents and run them until cancelled; `name` tells hosts on one machine apart."""
-    async with AgentHost(url, agents, name=name or gethostname()) as host:
+    async with AgentHost(url, agents, name=name or gethostname(), lease_s=lease_s) as host:
         while True:
             try:
                 await register(host.bus, host.agents, partitions)

@@ -41,10 +41,10 @@ def test_a_pool_stays_small_however_long_it_works() -> None:
 def test_the_oldest_answers_are_forgotten() -> None:
     memory = Memory()
     for number in range(MEMORY_ANSWERS_MAX + 1):
-        memory.put(str(number), b"answer")
+        memory.put(str(number), b"answer", 1)
 
     assert memory.get("0") is None
-    assert memory.get(str(MEMORY_ANSWERS_MAX)) == b"answer"
+    assert memory.get(str(MEMORY_ANSWERS_MAX)) == (b"answer", 1)
 
 
 def test_simulated_agents_fail_the_same_attempts_for_the_same_seed() -> None:
