@@ -42,20 +42,36 @@ class TaskScheduled:
     delay_ms: int = 0
 
 
-@dataclass
+@dataclass(init=False)
 class TaskStarted:
+    """`delivery` is stored only where it is not 1: this is the log's commonest event but two."""
+
     task: str
     attempt: int
     agent: str
     started_at: str | None = None
+    delivery: int = 1
+
+    def __init__(
+        self, task: str, attempt: int, agent: str, started_at: str | None = None, delivery: int = 1
+    ) -> None:
+        self.task = task
+        self.attempt = attempt
+        self.agent = agent
+        self.started_at = started_at
+        if delivery != 1:
+            self.delivery = delivery
 
 
 @dataclass
 class TaskTakenOver:
+    """A later delivery of the attempt was begun, by another agent or by the same one again."""
+
     task: str
     attempt: int
     agent: str
     started_at: str | None = None
+    delivery: int = 1
 
 
 @dataclass
@@ -110,6 +126,8 @@ class ExecutionFailed:
 @dataclass
 class ExecutionCancelled:
     reason: str
+    compensated: list[str] | None = None
+    not_compensated: list[str] | None = None
 
 
 @dataclass
@@ -124,6 +142,8 @@ class TaskTimedOut:
 
 @dataclass
 class InputRequested:
+    """The attempt is over; the next one begins with the answer."""
+
     task: str
     attempt: int
     agent: str
@@ -132,6 +152,8 @@ class InputRequested:
 
 @dataclass
 class InputProvided:
+    """`attempt` is the one that had asked."""
+
     task: str
     attempt: int
     input: Any = None
@@ -154,6 +176,7 @@ class ExecutionRetried:
     reason: str
     input: Any = None
     inputs: dict[str, Any] = field(default_factory=dict)
+    timeout_seconds: float | None = None
     _blueprint: Blueprint | None = field(default=None, repr=False, compare=False)
 
 
@@ -214,4 +237,14 @@ EVENTS = (
     ExecutionCompleted,
     ExecutionFailed,
     ExecutionCancelled,
+    TaskTimedOut,
+    InputRequested,
+    InputProvided,
+    SignalReceived,
+    ExecutionRetried,
+    CompensationStarted,
+    CompensationScheduled,
+    TaskCompensated,
+    CompensationFailed,
+    CompensationParked,
 )

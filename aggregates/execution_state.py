@@ -1,7 +1,8 @@
 """What an execution remembers, in integers and bytes: about 40 bytes a task.
 
-The plan is shared by all executions of one revision; only what changes is kept here. Every change
-has one method, called by `execution.evolve` alone.
+The plan is shared by all executions of one revision; only what changes is kept here, and what is
+true of few tasks only in sparse dictionaries. Every change has one method, called by
+`execution.evolve` alone; `execution_snapshot` writes the state down.
 """
 
 from __future__ import annotations
@@ -10,25 +11,47 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 from aggregates.decider import Blueprint
+from aggregates.execution_undoing import Undoing
 from aggregates.plan import Plan
 
-PENDING, SCHEDULED, RUNNING, COMPLETED, FAILED, CANCELLED = range(6)
-TASK_STATUSES = ("pending", "scheduled", "running", "completed", "failed", "cancelled")
+PENDING, SCHEDULED, RUNNING, COMPLETED, FAILED, CANCELLED, WAITING, TIMED_OUT = range(8)
+TASK_STATUSES = (
+    "pending",
+    "scheduled",
+    "running",
+    "completed",
+    "failed",
+    "cancelled",
+    "waiting",
+    "timed_out",
+)
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
+OUTPUT_TASKS_MAX = 16
+"""An execution's output carries those of its last tasks, up to so many (each is bounded itself)."""
+
 
 class Execution:
-    """One execution's state; before it has started, `plan` is None and the status `planning`."""
+    """One execution's state; before it has started, `plan` is None and the status `planning`.
+
+    `agents` are who holds a task, or held it last; `deliveries` the highest delivery that was heard
+    of in the current attempt, where it is not 1; `asked` the tasks whose last attempt ended with a
+    request for input; `uncounted` the attempts that the retry policy does not count.
+    """
 
     __slots__ = (
         "agents",
         "alone",
+        "asked",
         "attempts",
+        "deliveries",
         "digest",
         "done",
         "id",
         "in_flight",
+        "input",
+        "inputs",
         "limit",
         "outputs",
         "phase",
@@ -36,8 +59,12 @@ class Execution:
         "plan",
         "ready",
         "revision",
+        "signals",
         "status",
         "task_status",
+        "timeout_seconds",
+        "uncounted",
+        "undoing",
         "waiting",
         "workflow_id",
     )
@@ -50,6 +77,9 @@ class Execution:
         self.revision = 0
         self.digest = ""
         self.limit = 0
+        self.timeout_seconds: float | None = None
+        self.input: Any = None
+        self.inputs: dict[str, Any] = {}  # those that a retry has edited, by task
         self.task_status = bytearray()
         self.attempts = bytearray()
         self.waiting: list[int] = []
@@ -60,15 +90,24 @@ class Execution:
         self.phase = 0
         self.phase_open: list[int] = []
         self.agents: dict[int, str] = {}
+        self.deliveries: dict[int, int] = {}
+        self.asked: set[int] = set()
+        self.uncounted: dict[int, int] = {}
         self.outputs: dict[int, Any] = {}
+        self.signals: set[str] = set()
+        self.undoing = Undoing()
 
     @property
     def terminal(self) -> bool:
         """Whether the execution has ended."""
         return self.status in ENDED
 
+    def counted(self, task: int, attempt: int) -> int:
+        """Which attempt it is in the eyes of the task's retry policy."""
+        return attempt - self.uncounted.get(task, 0)
+
     def begin(self, found: Blueprint, limit: int) -> None:
-        """Every task waits for its dependencies; those without any are ready."""
+        """Every task waits for its dependencies and its signal; those without any are ready."""
         plan = found.plan
         self.plan = plan
         self.status = "executing"
@@ -81,22 +120,37 @@ class Execution:
         self.task_status = bytearray(len(plan.ids))
         self.attempts = bytearray(len(plan.ids))
         self.waiting = list(plan.in_degree)
-        self.ready = [self._rank(task) for task, n in enumerate(self.waiting) if n == 0]
-        heapify(self.ready)
+        for tasks in plan.signals.values():
+            for task in tasks:
+                self.waiting[task] += 1
         self.phase_open = [0, *plan.phase_sizes]
         self.phase = 1
+        self.find_ready()
+
+    def find_ready(self) -> None:
+        """The tasks that wait for nothing and nobody."""
+        waiting = self.waiting
+        self.ready = [
+            self._rank(task)
+            for task, status in enumerate(self.task_status)
+            if status == PENDING and waiting[task] == 0
+        ]
+        heapify(self.ready)
 
     def _rank(self, task: int) -> tuple[int, int]:
         assert self.plan is not None
         return (-self.plan.priority[task], task)
 
-    def _task(self, task_id: str) -> int:
+    def number(self, task_id: str) -> int:
+        """A task's place in the plan."""
         assert self.plan is not None
         return self.plan.index[task_id]
 
+    # One attempt --------------------------------------------------------------------------------
+
     def scheduled(self, task_id: str, attempt: int) -> None:
         """The task has left the ready ones and waits for an agent."""
-        task = self._task(task_id)
+        task = self.number(task_id)
         if self.ready and self.ready[0][1] == task:
             heappop(self.ready)
         else:  # chosen before others of its rank, by a later policy
@@ -106,16 +160,22 @@ class Execution:
         self.attempts[task] = attempt
         self.in_flight += 1
         self.alone = self.plan is not None and self.plan.exclusive[task]
+        if self.deliveries:
+            self.deliveries.pop(task, None)
 
-    def started(self, task_id: str, agent: str) -> None:
+    def started(self, task_id: str, agent: str, delivery: int) -> None:
         """An agent holds the task."""
-        task = self._task(task_id)
+        task = self.number(task_id)
         self.task_status[task] = RUNNING
         self.agents[task] = agent
+        if delivery != 1:
+            self.deliveries[task] = delivery
+        if self.asked:
+            self.asked.discard(task)
 
     def _ended(self, task_id: str, status: int) -> int:
         """The attempt is over; returns the task's number."""
-        task = self._task(task_id)
+        task = self.number(task_id)
         if self.task_status[task] in (SCHEDULED, RUNNING):
             self.in_flight -= 1
             self.alone = False
@@ -129,12 +189,18 @@ class Execution:
         assert plan is not None
         self.done += 1
         self.phase_open[plan.phase[task]] -= 1
-        if not plan.successors[task]:
+        if plan.undoing and task in plan.undoing:
+            self.undoing.order.append(task)
+        if not plan.successors[task] and len(plan.sinks) <= OUTPUT_TASKS_MAX:
             self.outputs[task] = output
         for successor in plan.successors[task]:
-            self.waiting[successor] -= 1
-            if self.waiting[successor] == 0:
-                heappush(self.ready, self._rank(successor))
+            self._freed(successor)
+
+    def _freed(self, task: int) -> None:
+        """The task waits for one thing less."""
+        self.waiting[task] -= 1
+        if self.waiting[task] == 0:
+            heappush(self.ready, self._rank(task))
 
     def failed(self, task_id: str, retried: bool) -> None:
         """The attempt failed; a retried task is ready again.
@@ -145,62 +211,69 @@ class Execution:
         if retried:
             heappush(self.ready, self._rank(task))
 
+    def timed_out(self, task_id: str, retried: bool) -> None:
+        """The attempt took too long; whatever its agent says of it comes too late."""
+        task = self._ended(task_id, PENDING if retried else TIMED_OUT)
+        self.agents.pop(task, None)
+        self.asked.discard(task)
+        if retried:
+            heappush(self.ready, self._rank(task))
+
     def cancelled(self, task_id: str) -> None:
         """The task has ended with its execution, held by somebody or not."""
-        task = self._task(task_id)
-        if self.task_status[task] == SCHEDULED:
-            self.agents.pop(task, None)  # whoever failed the attempt before
+        task = self.number(task_id)
+        if self.task_status[task] in (PENDING, SCHEDULED):
+            self.agents.pop(task, None)  # whoever ended the attempt before
+        self.asked.discard(task)
         self._ended(task_id, CANCELLED)
 
+    # What comes from outside --------------------------------------------------------------------
+
+    def asks(self, task_id: str) -> None:
+        """The task waits for an answer, and nobody works on it meanwhile."""
+        task = self._ended(task_id, WAITING)
+        self.asked.add(task)
+        self.uncounted[task] = self.uncounted.get(task, 0) + 1
+
+    def answered(self, task_id: str) -> None:
+        """The task is ready for its next attempt."""
+        task = self.number(task_id)
+        self.task_status[task] = PENDING
+        heappush(self.ready, self._rank(task))
+
+    def signalled(self, name: str) -> None:
+        """What waited for the signal waits for one thing less."""
+        assert self.plan is not None
+        self.signals.add(name)
+        for task in self.plan.signals.get(name, ()):
+            self._freed(task)
+
+    # The end, and going on after it -------------------------------------------------------------
+
+    def undo(self, outcome: str, reason: str, task: str | None, tasks: list[str]) -> None:
+        """Nothing is scheduled any more; the execution ends when these tasks are undone."""
+        self.status = "executing"
+        self.ready.clear()
+        self.undoing.begin(outcome, reason, task, [self.number(each) for each in tasks])
+
     def end(self, status: str) -> None:
-        """Nothing is scheduled any more."""
+        """Nothing is scheduled any more; what a retry would need is kept of a failed execution."""
         self.status = status
         self.ready.clear()
-        self.outputs.clear()
+        self.undoing.end()
+        if status != "failed":
+            self.outputs.clear()
+            self.inputs.clear()
+            self.input = None
 
-    def dump(self) -> dict[str, Any] | None:
-        """The state as JSON-able data; None before the start."""
-        if self.plan is None:
-            return None
-        return {
-            "workflow_id": self.workflow_id,
-            "revision": self.revision,
-            "digest": self.digest,
-            "status": self.status,
-            "limit": self.limit,
-            "phase": self.phase,
-            "task_status": self.task_status.hex(),
-            "attempts": self.attempts.hex(),
-            "agents": {str(task): agent for task, agent in self.agents.items()},
-            "outputs": {str(task): output for task, output in self.outputs.items()},
-        }
-
-    @classmethod
-    def load(cls, root: str, data: Any, found: Blueprint | None) -> Execution:
-        """The state that `dump` described; what can be derived from the plan is derived."""
-        state = cls(root)
-        if data is None or found is None:
-            return state
-        state.begin(found, data["limit"])
-        plan = found.plan
-        state.status, state.phase = data["status"], data["phase"]
-        state.task_status = bytearray.fromhex(data["task_status"])
-        state.attempts = bytearray.fromhex(data["attempts"])
-        state.agents = {int(task): agent for task, agent in data["agents"].items()}
-        state.outputs = {int(task): output for task, output in data["outputs"].items()}
-        for task, status in enumerate(state.task_status):
-            if status == COMPLETED:
-                state.done += 1
-                state.phase_open[plan.phase[task]] -= 1
-                for successor in plan.successors[task]:
-                    state.waiting[successor] -= 1
-            elif status in (SCHEDULED, RUNNING):
-                state.in_flight += 1
-                state.alone = state.alone or plan.exclusive[task]
-        state.ready = [
-            state._rank(task)
-            for task, status in enumerate(state.task_status)
-            if status == PENDING and state.waiting[task] == 0 and not state.terminal
-        ]
-        heapify(state.ready)
-        return state
+    def reopen(self, tasks: list[str], inputs: dict[str, Any]) -> None:
+        """These tasks are to be done once more, with all the attempts that their policy allows."""
+        self.status = "executing"
+        self.inputs = dict(inputs)
+        for task_id in tasks:
+            task = self.number(task_id)
+            if self.task_status[task] != FAILED:
+                self.agents.pop(task, None)
+            self.task_status[task] = PENDING
+            self.uncounted[task] = self.attempts[task]
+        self.find_ready()

@@ -19,8 +19,10 @@ CRITICAL_PATH_IDS_MAX = 1000  # a chain of 20,000 is its own picture; nobody rea
 class Plan:
     """What walking through a workflow needs; a task is its place in the definition, from 0.
 
-    `phase` is counted from 1; `phase_sizes[0]` is the size of phase 1. `critical_path` names the
-    tasks that cannot be late without the whole being late: most seconds, then most tasks.
+    `phase` is counted from 1; `phase_sizes[0]` is the size of phase 1. `signals` are the tasks that
+    wait for each signal, `undoing` the role and action that undo a task, where there are some.
+    `critical_path` names the tasks that cannot be late without the whole being late: most seconds,
+    then most tasks.
     """
 
     definition: Definition
@@ -36,6 +38,8 @@ class Plan:
     sinks: tuple[int, ...]
     phase: tuple[int, ...]
     phase_sizes: tuple[int, ...]
+    signals: dict[str, tuple[int, ...]]
+    undoing: dict[int, tuple[str, str]]
     critical_path: tuple[str, ...]
     critical_path_tasks: int
     critical_path_seconds: float
@@ -75,6 +79,8 @@ def plan(definition: Definition) -> Plan:
         sinks=tuple([task for task, after in enumerate(links.successors) if not after]),
         phase=tuple(phase),
         phase_sizes=tuple(map(len, phases)),
+        signals=_signals(definition),
+        undoing={n: done for n, task in enumerate(tasks) if (done := task.undoing) is not None},
         critical_path=tuple([ids[task] for task in path[:CRITICAL_PATH_IDS_MAX]]),
         critical_path_tasks=len(path),
         critical_path_seconds=seconds,
@@ -92,6 +98,14 @@ def graph(drawn: Plan) -> nx.DiGraph[str]:
         for after in all_after
     )
     return found
+
+
+def _signals(definition: Definition) -> dict[str, tuple[int, ...]]:
+    found: dict[str, list[int]] = {}
+    for number, task in enumerate(definition.tasks):
+        if task.wait_for is not None:
+            found.setdefault(task.wait_for, []).append(number)
+    return {name: tuple(tasks) for name, tasks in found.items()}
 
 
 def _critical_path(

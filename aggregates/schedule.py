@@ -9,11 +9,48 @@ from __future__ import annotations
 
 from hashlib import sha256
 from heapq import nsmallest
+from typing import Any
 
 from aggregates.definition import RetryPolicy
+from aggregates.execution_events import TaskScheduled
 from aggregates.execution_state import Execution
 
 RETRY_DELAY_MS_MAX = 86_400_000  # as the longest back-off that a definition may ask for
+
+
+def schedule(
+    state: Execution,
+    freed: list[int],
+    in_flight: int,
+    leaving: int | None = None,
+    *,
+    at_once: bool = False,
+) -> list[Any]:
+    """The attempts to begin when `freed` become ready and `in_flight` are left.
+
+    `leaving` is the task that makes room. With `at_once` none waits for a back-off.
+    """
+    plan = state.plan
+    assert plan is not None
+    events: list[Any] = []
+    for task in choose(state, freed, in_flight, leaving):
+        attempt = state.attempts[task] + 1
+        definition = plan.definition.tasks[task]
+        delay_ms = 0
+        if attempt > 1 and not at_once and task not in state.asked:
+            counted = state.counted(task, attempt)
+            delay_ms = retry_delay_ms(definition.retry_policy, counted, f"{state.id}/{task}")
+        events.append(
+            TaskScheduled(
+                plan.ids[task],
+                attempt,
+                definition.agent_role,
+                plan.phase[task],
+                definition.priority,
+                delay_ms,
+            )
+        )
+    return events
 
 
 def choose(

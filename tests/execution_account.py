@@ -64,6 +64,7 @@ class Account:
         self.status = dict.fromkeys(self.tasks, "pending")
         self.attempt = dict.fromkeys(self.tasks, 0)
         self.holder: dict[str, str] = {}
+        self.delivery: dict[str, int] = {}
         self.phases: list[int] = []
         self.paused = False
         self.ended: str | None = None
@@ -83,22 +84,20 @@ class Account:
                 self.needs_completed(event.task)
                 self.status[event.task] = "scheduled"
                 self.attempt[event.task] = event.attempt
+                self.delivery.pop(event.task, None)
             case TaskStarted():
                 assert self.status[event.task] == "scheduled"
                 assert event.attempt == self.attempt[event.task]
                 self.needs_completed(event.task)
                 self.status[event.task] = "running"
                 self.holder[event.task] = event.agent
+                self.delivery[event.task] = event.delivery
             case TaskTakenOver():
                 assert self.status[event.task] == "running"
                 assert event.attempt == self.attempt[event.task]
-                assert event.agent != self.holder[event.task]
+                assert event.delivery > self.delivery[event.task], "a take-over is a later delivery"
                 self.holder[event.task] = event.agent
-            case TaskTakenOver():
-                assert self.status[event.task] == "running"
-                assert event.attempt == self.attempt[event.task]
-                assert event.agent != self.holder[event.task]
-                self.holder[event.task] = event.agent
+                self.delivery[event.task] = event.delivery
             case TaskCompleted():
                 assert self.status[event.task] == "running"
                 assert event.attempt == self.attempt[event.task]
@@ -154,6 +153,15 @@ class Account:
 
     def rank(self, task: str) -> tuple[int, int]:
         return (-self.tasks[task].priority, self.found.plan.index[task])
+
+    def fits(self, answer: Any) -> bool:
+        """Whether whoever says this may have the attempt, for all that was heard of it."""
+        if self.status[answer.task] != "running":
+            return True
+        heard = self.delivery[answer.task]
+        if answer.agent == self.holder[answer.task]:
+            return answer.delivery >= heard
+        return answer.delivery > heard
 
     def name(self, task: int) -> str:
         return list(self.tasks)[task % len(self.tasks)]

@@ -25,18 +25,25 @@ def start(found: Blueprint | None, **said: Any) -> StartExecution:
     return command
 
 
-def begin(task: str, attempt: int = 1, agent: str = ANN) -> StartTask:
-    return StartTask(task, attempt, agent)
+def begin(task: str, attempt: int = 1, agent: str = ANN, delivery: int = 1) -> StartTask:
+    return StartTask(task, attempt, agent, delivery)
 
 
-def done(task: str, attempt: int = 1, agent: str = ANN, output: Any = None) -> CompleteTask:
-    return CompleteTask(task, attempt, agent, output)
+def done(
+    task: str, attempt: int = 1, agent: str = ANN, output: Any = None, delivery: int = 1
+) -> CompleteTask:
+    return CompleteTask(task, attempt, agent, output, delivery=delivery)
 
 
 def fail(
-    task: str, attempt: int = 1, agent: str = ANN, error: str = "no", retryable: bool = True
+    task: str,
+    attempt: int = 1,
+    agent: str = ANN,
+    error: str = "no",
+    retryable: bool = True,
+    delivery: int = 1,
 ) -> FailTask:
-    return FailTask(task, attempt, agent, error, retryable)
+    return FailTask(task, attempt, agent, error, retryable, delivery=delivery)
 
 
 def scheduled(task: str, attempt: int = 1, phase: int = 1, **more: Any) -> TaskScheduled:

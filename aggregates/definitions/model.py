@@ -15,6 +15,7 @@ import orjson
 
 TIMEOUT_SECONDS = 300.0
 MAX_PARALLEL_TASKS = 1000
+QUEUE_TIMEOUT_SECONDS = 86_400.0  # a role without agents over a night and a day; then it is amiss
 PATTERN = "graph"  # tasks and their dependencies, nothing else
 VERSION = "1"
 
@@ -33,10 +34,18 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Coordination:
-    """What holds for all tasks of a workflow."""
+    """What holds for all tasks of a workflow.
+
+    `allocation` says who gets a task: by default whoever of the role is free and asks for one. A
+    task that nobody takes within `queue_timeout_seconds` fails the execution. `compensation` says
+    whether an execution that ends early is undone by itself, or task by task when a person says so.
+    """
 
     default_parallel: bool = True
     max_parallel_tasks: int = MAX_PARALLEL_TASKS
+    allocation: str = "pull"
+    queue_timeout_seconds: float = QUEUE_TIMEOUT_SECONDS
+    compensation: str = "automatic"
 
 
 @dataclass(slots=True)
@@ -56,7 +65,11 @@ DEFAULT_COORDINATION = Coordination()
 
 @dataclass(slots=True)
 class TaskDefinition:
-    """One task; `depends_on` holds each dependency once, `parallel` None means the default."""
+    """One task; `depends_on` holds each dependency once, `parallel` None means the default.
+
+    `compensation_action` undoes the task: an action of its own role, or "role/action" of another.
+    `wait_for` names a signal that the task waits for as for one more dependency.
+    """
 
     task_id: str
     agent_role: str
@@ -68,6 +81,15 @@ class TaskDefinition:
     input: Any = None
     priority: int = 0
     metadata: dict[str, Any] = field(default_factory=dict)
+    wait_for: str | None = None
+
+    @property
+    def undoing(self) -> tuple[str, str] | None:
+        """Who undoes the task, and by which action; None where nothing does."""
+        if self.compensation_action is None:
+            return None
+        role, other, action = self.compensation_action.partition("/")
+        return (role, action) if other else (self.agent_role, role)
 
     @property
     def duration_seconds(self) -> float:
@@ -168,6 +190,8 @@ def _task(
         fields["priority"] = task.priority
     if task.metadata:
         fields["metadata"] = task.metadata
+    if task.wait_for is not None:
+        fields["wait_for"] = task.wait_for
     return fields
 
 
@@ -185,6 +209,7 @@ def _read_task(fields: dict[str, Any], common: RetryPolicy) -> TaskDefinition:
         take("input"),
         take("priority", 0),
         take("metadata") or {},
+        take("wait_for"),
     )
 
 

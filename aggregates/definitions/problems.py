@@ -103,6 +103,8 @@ def _wrong_value(
     elif kind in _RANGES:
         words, limit = _RANGES[kind]
         code, wanted = "INVALID_VALUE", f"{words} {limits[limit]:,.16g}"
+    elif kind == "literal_error":
+        code, wanted = "INVALID_VALUE", str(limits["expected"])
     else:
         code, wanted = "INVALID_VALUE", "a valid value"
     return Refused(code, f"`{name}` must be {wanted}, not {shown(value)} (at {where}).", where)

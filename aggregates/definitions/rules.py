@@ -77,11 +77,11 @@ def _check_task(
 ) -> None:
     if wrong := wrong_id(task.task_id):
         _bad_id("task id", task.task_id, wrong, document, "tasks", number, "task_id")
-    if task.agent_role not in definition.agents:
-        cure = _guess(task.agent_role, list(definition.agents), "add it to `agents`")
-        detail = f"The task {shown(task.task_id)} wants the role {shown(task.agent_role)}, which "
-        where = place(document, ("tasks", number, "agent_role"))
-        raise Refused("UNKNOWN_ROLE", f"{detail}`agents` does not have; {cure}.", where)
+    _check_role(definition, document, task, number, task.agent_role, "agent_role")
+    if task.compensation_action is not None:
+        _check_undoing(definition, document, task, number)
+    if task.wait_for is not None and (wrong := wrong_id(task.wait_for)):
+        _bad_id("signal", task.wait_for, wrong, document, "tasks", number, "wait_for")
     if isinstance(task.input, str | list | dict):
         size = len(orjson.dumps(task.input))
         if size > INPUT_BYTES_MAX:
@@ -94,6 +94,34 @@ def _check_task(
             detail = "`metadata.duration` must be a number of seconds from 0 to a year, "
             where = place(document, ("tasks", number, "metadata", "duration"))
             raise Refused("INVALID_VALUE", f"{detail}not {shown(seconds)}.", where)
+
+
+def _check_undoing(
+    definition: Definition, document: object, task: TaskDefinition, number: int
+) -> None:
+    """Somebody must be there who can undo the task, before there is anything to undo (R31)."""
+    assert task.undoing is not None
+    role, action = task.undoing
+    _check_role(definition, document, task, number, role, "compensation_action")
+    if wrong := wrong_id(action):
+        path = ("tasks", number, "compensation_action")
+        _bad_id("compensation action", action, wrong, document, *path)
+
+
+def _check_role(
+    definition: Definition,
+    document: object,
+    task: TaskDefinition,
+    number: int,
+    role: str,
+    field: str,
+) -> None:
+    if role in definition.agents:
+        return
+    cure = _guess(role, list(definition.agents), "add it to `agents`")
+    detail = f"The task {shown(task.task_id)} wants the role {shown(role)}, which `agents` does not"
+    where = place(document, ("tasks", number, field))
+    raise Refused("UNKNOWN_ROLE", f"{detail} have; {cure}.", where)
 
 
 def _duplicate(document: object, task: TaskDefinition, first: int, second: int) -> NoReturn:

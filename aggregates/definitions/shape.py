@@ -8,7 +8,7 @@ checked in `rules`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
@@ -30,6 +30,7 @@ Seconds = Annotated[float, Field(ge=0, le=SECONDS_MAX, allow_inf_nan=False)]
 Timeout = Annotated[float, Field(gt=0, le=SECONDS_MAX, allow_inf_nan=False)]
 Backoff = Annotated[float, Field(ge=0, le=BACKOFF_SECONDS_MAX, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=CONCURRENCY_MAX)]
+Allocation = Literal["pull", "least_loaded", "round_robin", "capability_score", "lowest_cost"]
 
 
 class _Shape(BaseModel):
@@ -71,10 +72,10 @@ class TaskShape(_Shape):
     priority: Annotated[int, Field(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
     duration: Seconds | None = None
     metadata: dict[str, Any] | None = None
-    when: None = None  # these four wait for a later step; `problems` refuses them by name
+    wait_for: str | None = None
+    when: None = None  # these three wait for a later step; `problems` refuses them by name
     for_each: None = None
     workflow: None = None
-    wait_for: None = None
 
 
 class CoordinationShape(_Shape):
@@ -82,6 +83,9 @@ class CoordinationShape(_Shape):
 
     default_parallel: bool = True
     max_parallel_tasks: Count = model.MAX_PARALLEL_TASKS
+    allocation: Allocation = "pull"
+    queue_timeout_seconds: Timeout = model.QUEUE_TIMEOUT_SECONDS
+    compensation: Literal["automatic", "manual"] = "automatic"
 
 
 class DefinitionShape(_Shape):
@@ -120,7 +124,11 @@ def to_model(shape: DefinitionShape, task_shapes: Iterable[TaskShape]) -> model.
         agents={role: _agent(need or AgentShape()) for role, need in shape.agents.items()},
         tasks=tuple(tasks),
         coordination=model.Coordination(
-            coordination.default_parallel, coordination.max_parallel_tasks
+            coordination.default_parallel,
+            coordination.max_parallel_tasks,
+            coordination.allocation,
+            coordination.queue_timeout_seconds,
+            coordination.compensation,
         ),
         metadata=metadata,
         workflow_id=shape.workflow_id,
@@ -144,6 +152,7 @@ def _task(task: TaskShape, policy: model.RetryPolicy) -> model.TaskDefinition:
         task.input,
         task.priority,
         metadata,
+        task.wait_for,
     )
 
 

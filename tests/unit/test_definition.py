@@ -252,7 +252,7 @@ def test_what_is_wrong_has_a_code_and_a_place(
         assert error.pointer == pointer
 
 
-@pytest.mark.parametrize("field", ["when", "for_each", "workflow", "wait_for"])
+@pytest.mark.parametrize("field", ["when", "for_each", "workflow"])
 def test_what_comes_later_is_said_to_come_later(field: str) -> None:
     error = refused(changed(*TASK, field, to="x"))
     assert (error.code, error.pointer) == ("NOT_SUPPORTED", f"/tasks/0/{field}")

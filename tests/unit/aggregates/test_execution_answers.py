@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
 from aggregates.execution import (
@@ -15,6 +16,7 @@ from aggregates.execution import (
     TaskFailed,
     TaskScheduled,
     TaskStarted,
+    TaskTakenOver,
 )
 from aggregates.execution_state import SCHEDULED
 from aggregates.problem import DETAIL_CHARS_MAX
@@ -90,14 +92,73 @@ def test_a_task_that_another_agent_ended_takes_no_further_answer(answer):
 
 
 @pytest.mark.parametrize("answer", [done, fail])
-def test_another_agent_takes_over_an_attempt_whose_agent_died(answer):
-    """F34: the attempt decides, not the agent."""
-    taken = after(start(CHAIN), begin("a"), begin("a", agent=BOB))
+def test_a_later_delivery_takes_over_an_attempt_whose_agent_died(answer):
+    """F34: the highest delivery holds the attempt, and whoever had it before is too late."""
+    begun = after(start(CHAIN), begin("a"))
+    taken = begun.when(begin("a", agent=BOB, delivery=2)).then(
+        TaskTakenOver("a", 1, BOB, delivery=2)
+    )
     assert taken.state.agents[0] == BOB
-    answered = after(start(CHAIN), begin("a"), answer("a", agent=BOB))
-    kinds = [type(event).__name__ for event in answered.happened]
-    assert (kinds.count("TaskStarted"), kinds.count("TaskTakenOver")) == (1, 1)
-    answered.when(done("a")).refused("NOT_YOURS" if answer is done else "LATE_ANSWER")
+    taken.when(begin("a", agent=BOB, delivery=2)).then_nothing()
+    taken.when(answer("a")).refused("LATE_ANSWER")
+    taken.when(answer("a", agent=ANN, delivery=2)).refused("NOT_YOURS")
+    answered = begun.when(answer("a", agent=BOB, delivery=2)).so()
+    kinds = [type(event) for event in answered.happened]
+    assert (kinds.count(TaskStarted), kinds.count(TaskTakenOver)) == (1, 1)
+    answered.when(answer("a", agent=BOB, delivery=2)).then_nothing()
+    answered.when(done("a")).refused("LATE_ANSWER")
+
+
+@pytest.mark.parametrize("answer", [begin, done, fail])
+def test_nobody_takes_an_attempt_from_its_holder_without_a_later_delivery(answer):
+    """F36, F37: an agent that was not asked cannot answer for another."""
+    after(start(CHAIN), begin("a")).when(answer("a", agent=BOB)).refused("NOT_YOURS")
+    second = after(start(CHAIN), begin("a", delivery=2))
+    second.when(answer("a", agent=BOB, delivery=2)).refused("NOT_YOURS")
+    second.when(answer("a", agent=BOB, delivery=1)).refused("LATE_ANSWER")
+
+
+@pytest.mark.parametrize("answer", [begin, done, fail])
+def test_whoever_begins_with_a_later_delivery_was_heard_of_first(answer):
+    """F35: the agent of the first delivery said nothing in time."""
+    second = after(start(CHAIN)).when(begin("a", agent=BOB, delivery=7))
+    second.then(TaskStarted("a", 1, BOB, delivery=7))
+    second.so().when(answer("a", agent=ANN)).refused("LATE_ANSWER")
+    second.so().when(answer("a", agent=BOB, delivery=6)).refused("LATE_ANSWER")
+
+
+def test_an_agent_that_begins_again_after_a_restart_begins_anew():
+    """F34: its time runs from there on, and what it sent before is too late."""
+    begun = after(start(CHAIN), begin("a"))
+    again = begun.when(begin("a", delivery=3)).then(TaskTakenOver("a", 1, ANN, delivery=3))
+    again.when(begin("a", delivery=3)).then_nothing()
+    again.when(done("a", delivery=1)).refused("LATE_ANSWER")
+    begun.when(done("a", delivery=3)).then_kinds(TaskCompleted, PhaseEntered, TaskScheduled)
+
+
+def test_a_new_attempt_counts_its_deliveries_anew():
+    taken = after(start(ONE), begin("a", delivery=9), fail("a", delivery=9))
+    assert taken.state.deliveries == {}
+    taken.when(begin("a", 2, BOB)).then(TaskStarted("a", 2, BOB))
+
+
+@pytest.mark.parametrize("delivery", [0, -1, 2**63])
+def test_a_delivery_is_a_number_that_can_be_stored(delivery):
+    """F32."""
+    refused = after(start(CHAIN)).when(done("a", delivery=delivery))
+    refused.refused("INVALID_VALUE", "/delivery")
+
+
+def test_the_first_delivery_adds_nothing_to_what_is_stored():
+    assert orjson.loads(orjson.dumps(TaskStarted("a", 1, ANN))) == {
+        "task": "a",
+        "attempt": 1,
+        "agent": ANN,
+        "started_at": None,
+    }
+    assert orjson.loads(orjson.dumps(TaskStarted("a", 1, ANN, delivery=2)))["delivery"] == 2
+    assert TaskStarted("a", 1, ANN) == TaskStarted("a", 1, ANN, None, 1)
+    assert TaskStarted("a", 1, ANN) != TaskStarted("a", 1, ANN, None, 2)
 
 
 def test_a_completed_task_does_not_fail_afterwards_nor_the_other_way_round():

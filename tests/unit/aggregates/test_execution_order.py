@@ -6,7 +6,6 @@ import pytest
 
 from aggregates.decider import Blueprint
 from aggregates.execution import (
-    OUTPUT_TASKS_MAX,
     ExecutionCompleted,
     PhaseEntered,
     TaskCompleted,
@@ -14,6 +13,7 @@ from aggregates.execution import (
     TaskScheduled,
     TaskStarted,
 )
+from aggregates.execution_state import OUTPUT_TASKS_MAX
 from tests.executions import (
     ANN,
     NO_DELAY,

@@ -31,6 +31,8 @@ from aggregates.problem import Refused
 from tests.execution_account import AGENTS, OPEN, TASKS_MAX, Account, flows
 from tests.spec import NOW, ROOT
 
+DELIVERIES = st.sampled_from([1, 1, 1, 2, 3])
+
 
 class Executions(Account, RuleBasedStateMachine):
     """Says whatever comes to mind, and compares the state with the account."""
@@ -47,15 +49,15 @@ class Executions(Account, RuleBasedStateMachine):
 
     # What is said
 
-    @rule(task=st.integers(0, TASKS_MAX - 1), agent=st.sampled_from(AGENTS))
-    def begin(self, task: int, agent: str) -> None:
+    @rule(task=st.integers(0, TASKS_MAX - 1), agent=st.sampled_from(AGENTS), delivery=DELIVERIES)
+    def begin(self, task: int, agent: str, delivery: int) -> None:
         name = self.name(task)
-        self.say(StartTask(name, self.attempt[name], agent))
+        self.say(StartTask(name, self.attempt[name], agent, delivery))
 
-    @rule(task=st.integers(0, TASKS_MAX - 1), agent=st.sampled_from(AGENTS))
-    def complete(self, task: int, agent: str) -> None:
+    @rule(task=st.integers(0, TASKS_MAX - 1), agent=st.sampled_from(AGENTS), delivery=DELIVERIES)
+    def complete(self, task: int, agent: str, delivery: int) -> None:
         name = self.name(task)
-        self.say(CompleteTask(name, self.attempt[name], agent, {"by": agent}))
+        self.say(CompleteTask(name, self.attempt[name], agent, {"by": agent}, delivery=delivery))
 
     @rule(task=st.integers(0, TASKS_MAX - 1))
     def complete_something_open(self, task: int) -> None:
@@ -68,10 +70,12 @@ class Executions(Account, RuleBasedStateMachine):
         agent=st.sampled_from(AGENTS),
         error=st.sampled_from(["no"] * 9 + ["Fatal: so"]),
         retryable=st.sampled_from([True] * 9 + [False]),
+        delivery=DELIVERIES,
     )
-    def fail(self, task: int, agent: str, error: str, retryable: bool) -> None:
+    def fail(self, task: int, agent: str, error: str, retryable: bool, delivery: int) -> None:
         name = self.name(task)
-        self.say(FailTask(name, self.attempt[name], agent, error, retryable))
+        command = FailTask(name, self.attempt[name], agent, error, retryable, delivery=delivery)
+        self.say(command)
 
     @rule(
         kind=st.sampled_from([StartTask, CompleteTask, FailTask]),
@@ -143,14 +147,15 @@ class Executions(Account, RuleBasedStateMachine):
             case StartTask() | CompleteTask() | FailTask():
                 status = self.status.get(command.task)
                 current = self.attempt.get(command.task) == command.attempt
-                return current and status in OPEN
+                return current and status in OPEN and self.fits(command)
             case PauseExecution() | ResumeExecution():
                 return self.ended is None
         return True
 
     def finish(self, task: str) -> None:
         agent = self.holder[task] if self.status[task] == "running" else "ann"
-        assert self.say(CompleteTask(task, self.attempt[task], agent, task))
+        delivery = self.delivery.get(task, 1)
+        assert self.say(CompleteTask(task, self.attempt[task], agent, task, delivery=delivery))
 
     # What holds at every moment
 
