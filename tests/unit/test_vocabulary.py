@@ -143,8 +143,10 @@ def test_whatever_comes_is_read_or_refused(data: st.DataObject, kind: type[Any])
         if field.name in said:
             assert getattr(typed, field.name) == said[field.name]
         else:
-            assert field.default is not MISSING
-            assert getattr(typed, field.name) == field.default
+            made = field.default_factory
+            default = field.default if made is MISSING else made()
+            assert default is not MISSING
+            assert getattr(typed, field.name) == default
 
 
 def read_or_refused(kind: str, data: dict[str, Any]) -> Any:
