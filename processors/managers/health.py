@@ -99,11 +99,12 @@ def react(state: Health, event: Event, found: Blueprint | None, now: float) -> l
 def _succeeded(state: Health, event: Event, now: float) -> list[Effect]:
     agent = event.data["agent"]
     record = _record(state, agent)
-    record.row = 0
-    record.outcomes = record.outcomes << 1 & _MASK
-    record.count += record.count < WINDOW
-    if record.told and record.count == WINDOW:
-        record.told = 0
+    if record.outcomes or record.count < WINDOW:  # else all is well, as almost always
+        record.row = 0
+        record.outcomes = record.outcomes << 1 & _MASK
+        record.count += record.count < WINDOW
+        if record.count == WINDOW:
+            record.told = 0
     if now < record.verdict_at:
         return []
     record.verdict_at = now + VERDICT_S

@@ -22,7 +22,7 @@ REFERRING = frozenset({"ExecutionStarted", "ExecutionRetried"})
 """The events that come to `react` with the workflow revision that they name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
     """Give a task to whoever serves its role; where there is a need, to an agent that is chosen."""
 
@@ -30,7 +30,7 @@ class Ask:
     need: Need | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recheck:
     """Ask again if the task is no longer on its way: its stream was lost, or the answer was."""
 
@@ -38,28 +38,28 @@ class Recheck:
     need: Need | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settled:
     """A task for which an agent was chosen is over: the agent has room for another one."""
 
     assignment: Assignment
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Withdraw:
     """Tell whoever has the task that its answer is not wanted any more; it may never arrive."""
 
     assignment: Assignment
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """Give a command; its id is derived from the event that caused it."""
 
     command: Command
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OnTrial:
     """Give a command to an agent whose circuit is half-open; for any other it says nothing new."""
 
