@@ -46,17 +46,35 @@ class Agent:
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """An agent at work: how many tasks it has now, and its valid entry in the pool's heap."""
+    """An agent at work: how many tasks it has now, and its valid entry in the pool's heap.
+
+    `gate` is how many at once it may have by the engine's word, None leaves it to its capacity;
+    `most` is what follows from both.
+    """
 
     agent: Agent
     running: int = 0
     turn: int = 0
-    is_open: bool = True
+    gate: int | None = None
+    most: int = 0
+
+    def __post_init__(self) -> None:
+        self.most = self.agent.capacity
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it gets any work."""
+        return self.most > 0
+
+    @property
+    def room(self) -> int:
+        """How many tasks more it may begin."""
+        return max(0, self.most - self.running)
 
     @property
     def free(self) -> bool:
         """Whether it may begin one more."""
-        return self.is_open and self.running < self.agent.capacity
+        return self.running < self.most
 
 
 @dataclass(slots=True, eq=False)
@@ -115,7 +133,7 @@ class Pool:
     def put(self, seat: Seat) -> None:
         """Back in line, behind those that have as much to do."""
         seat.turn = next(self._turns)
-        if seat.is_open and seat.running < seat.agent.capacity:
+        if seat.running < seat.most:
             heappush(self._heap, (seat.running / seat.agent.capacity, seat.turn, seat))
         if len(self._heap) > 2 * len(self.seats) + STALE_ENTRIES_MAX:
             self._heap = [entry for entry in self._heap if entry[1] == entry[2].turn]
@@ -128,17 +146,17 @@ class Pool:
 
     def end(self, seat: Seat) -> None:
         """The agent has one task less."""
+        before = seat.room
         seat.running -= 1
-        if seat.is_open:
-            self.free += 1
+        self.free += seat.room - before
         self.put(seat)
 
-    def gate(self, seat: Seat, is_open: bool) -> None:
-        """Whether the agent may get work; what it has begun goes on."""
-        if seat.is_open != is_open:
-            seat.is_open = is_open
-            room = seat.agent.capacity - seat.running
-            self.free += room if is_open else -room
+    def gate(self, seat: Seat, gate: int | None) -> None:
+        """How many tasks at once the agent may have; what it has begun goes on."""
+        if seat.gate != gate:
+            before, capacity = seat.room, seat.agent.capacity
+            seat.gate, seat.most = gate, capacity if gate is None else min(gate, capacity)
+            self.free += seat.room - before
             self.put(seat)
 
 

@@ -278,12 +278,15 @@ class Desk:
         elif (self._crowded and self._admit()) or self._named:
             self.made_room()
 
-    def gate(self, agent: str, is_open: bool) -> None:
-        """Whether an agent gets work; what waits for a closed one only goes back to others."""
+    def gate(self, agent: str, is_open: bool, limit: int | None = None) -> None:
+        """Whether an agent gets work; what waits for a closed one only goes back to others.
+
+        With a limit it gets so many tasks at once, however many it could do.
+        """
         pool, seat = self.seats.get(agent, (None, None))
         if pool is None or seat is None:
             return
-        pool.gate(seat, is_open)
+        pool.gate(seat, limit if is_open else 0)
         if is_open:
             self._freed(pool, seat)
             self.made_room()
@@ -302,6 +305,11 @@ class Desk:
     def running(self) -> dict[str, int]:
         """How many tasks each agent has begun, of those that have any."""
         return {name: seat.running for name, (_, seat) in self.seats.items() if seat.running}
+
+    def gates(self) -> dict[str, int]:
+        """The agents that may have fewer tasks at once than they could do, and how many."""
+        seats = self.seats.items()
+        return {name: seat.gate for name, (_, seat) in seats if seat.gate is not None}
 
     async def close(self, grace_s: float, sure_s: float) -> None:
         """Let what runs finish for so long; what is surely this host's goes back to others then.

@@ -34,7 +34,7 @@ class Notices:
         name: str,
         agents: Sequence[Agent],
         withdraw: Callable[[str], None],
-        gate: Callable[[str, bool], None],
+        gate: Callable[[str, bool, int | None], None],
     ) -> None:
         self.listening = asyncio.Event()
         self._redis = bus.redis

@@ -1,7 +1,9 @@
 """A host shows that it lives, and what it serves: two hashes in Redis that everybody may read.
 
-`hosts` holds {"beat", "every_s", "running", "draining"} by host name, anew every `every_s` seconds;
-`running` has the agents that have begun tasks, `draining` is there while the host stops. Whoever
+`hosts` holds {"beat", "every_s", "running", "gates", "draining"} by host name, anew every `every_s`
+seconds; `running` has the agents that have begun tasks, `gates` those that may have fewer than they
+could do, so that whoever told them so knows that they heard it; `draining` is there while the host
+stops. Whoever
 judges looks whether the beat changes, on a clock of its own. `hosts:cards` holds what does not
 change. Both are gone after an orderly stop, and come back by themselves after a loss.
 """
@@ -60,6 +62,8 @@ class Presence:
             "every_s": self.every_s,
             "running": self._desk.running(),
         }
+        if gates := self._desk.gates():
+            said["gates"] = gates
         if self.draining:
             said["draining"] = True
         async with self._redis.pipeline(transaction=False) as pipe:

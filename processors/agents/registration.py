@@ -66,6 +66,8 @@ async def register(bus: Bus, agents: Iterable[Agent], partitions: int | None = N
             "capabilities": list(agent.capabilities),
             "capacity": agent.capacity,
             "card": card(agent),
+            "cost": agent.cost,
+            "region": agent.region or None,
         }
         command = Command(
             id=str(uuid7()),

@@ -181,14 +181,16 @@ def encode_gate(agent: str, is_open: bool, limit: int | None = None) -> bytes:
     return orjson.dumps(said if limit is None else said | {"limit": limit})
 
 
-def decode_gate(raw: bytes) -> tuple[str, bool]:
-    """The agent, and whether it may get work; raises Poison."""
+def decode_gate(raw: bytes) -> tuple[str, bool, int | None]:
+    """The agent, whether it may get work, and how much of it at once; raises Poison."""
     try:
         said = orjson.loads(raw)
-        agent, is_open = said["agent"], said["open"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+        agent, is_open, limit = said["agent"], said["open"], said.get("limit")
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise Poison("INVALID_JSON: A gate is an object with `agent` and `open`.") from None
     _check_text("agent", agent)
     if type(is_open) is not bool:
         raise Poison("INVALID_TYPE: `open` is true or false.")
-    return agent, is_open
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise Poison("INVALID_VALUE: `limit` is how many tasks at once, from 0 on.")
+    return agent, is_open, limit

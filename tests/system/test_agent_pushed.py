@@ -127,6 +127,31 @@ async def test_a_closed_agent_gets_nothing_until_it_is_opened(bus: Bus) -> None:
     assert sorted(gates["a"].seen) == ["again", "p0", "p1"]
 
 
+async def test_an_agent_on_trial_gets_one_task_at_a_time(bus: Bus) -> None:
+    """R30: half-open; and the host shows what it was told, so that it need not be said again."""
+    gate = Gate()
+    async with AgentHost(bus, [Agent("a", ("r",), gate, capacity=5)], name="h") as host:
+        await ask(bus, *(task(f"t{n}") for n in range(2)))
+        await until(lambda: gate.running == 2)
+        await host._notices.listening.wait()
+        await bus.redis.publish(gate_channel("h"), encode_gate("a", True, 1))
+        await until(lambda: host._desk.gates() == {"a": 1})
+        await ask(bus, *(task(f"u{n}") for n in range(3)))
+        await push(bus, "h", task("named", agent="a"))
+        gate.most = 0
+        gate.opened.set()
+        await answered(bus, 6)
+        assert gate.most == 1
+        assert host._desk._runner.running == set()
+        await bus.redis.publish(gate_channel("h"), encode_gate("a", True))
+        await until(lambda: host._desk.gates() == {})
+        gate.opened.clear()
+        await ask(bus, *(task(f"v{n}") for n in range(5)))
+        await until(lambda: gate.running == 5)
+        gate.opened.set()
+        await answered(bus, 11)
+
+
 async def test_a_role_whose_agents_are_all_closed_waits_and_leaves_its_tasks_to_other_hosts(
     bus: Bus,
 ) -> None:

@@ -79,12 +79,23 @@ def test_an_action_belongs_to_a_compensation_only() -> None:
 
 
 def test_a_gate_comes_out_as_it_went_in() -> None:
-    assert decode_gate(encode_gate("agent-1", False)) == ("agent-1", False)
+    assert decode_gate(encode_gate("agent-1", False)) == ("agent-1", False, None)
+    assert decode_gate(encode_gate("agent-1", True, 1)) == ("agent-1", True, 1)
 
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"null", b"[]", b"{}", b'{"agent":"","open":true}', b'{"agent":"a","open":1}', b'"x"'],
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"agent":"","open":true}',
+        b'{"agent":"a","open":1}',
+        b'"x"',
+        b'{"agent":"a","open":true,"limit":"1"}',
+        b'{"agent":"a","open":true,"limit":-1}',
+    ],
 )
 def test_a_gate_that_is_none_is_refused(raw: bytes) -> None:
     with pytest.raises(Poison):
