@@ -12,6 +12,7 @@ from processors.cli.demo import demo
 from processors.cli.events import events
 from processors.cli.exits import CODES
 from processors.cli.migrate import migrate
+from processors.cli.partitions import partitions
 from processors.cli.publish import publish
 from processors.cli.replay import replay
 from processors.cli.status import status
@@ -45,7 +46,7 @@ def orchestrator() -> None:
 LISTED: tuple[Callable[..., None], ...] = (
     *(demo, up, migrate, worker, submit, validate, status, watch),
     *(pause, resume, cancel, signal, answer, retry),
-    *(events, replay, verify, publish),
+    *(events, replay, verify, partitions, publish),
 )
 for command in LISTED:
     app.command(epilog=CODES)(command)

@@ -19,7 +19,7 @@ from processors.cli.files import FILE_BYTES_MAX
 COMMANDS = (
     *("demo", "up", "migrate", "worker", "submit", "validate", "status", "watch"),
     *("pause", "resume", "cancel", "signal", "answer", "retry"),
-    *("events", "replay", "verify", "publish", "bench"),
+    *("events", "replay", "verify", "partitions", "publish", "bench"),
 )
 WORKFLOW: dict[str, Any] = {
     "name": "tides",
@@ -228,6 +228,7 @@ ENGINE_NEEDED = [
     ["events"],
     ["replay", "0190"],
     ["verify"],
+    ["partitions"],
     ["publish", "execution/x", "PauseExecution"],
     ["pause", "x"],
     ["retry", "x", "--task", "t", "--input", "1"],
