@@ -11,6 +11,7 @@ from processors.cli.bench import bench
 from processors.cli.demo import demo
 from processors.cli.events import events
 from processors.cli.exits import CODES
+from processors.cli.explain import explain
 from processors.cli.migrate import migrate
 from processors.cli.partitions import partitions
 from processors.cli.publish import publish
@@ -44,7 +45,7 @@ def orchestrator() -> None:
 
 # In the order in which people meet them.
 LISTED: tuple[Callable[..., None], ...] = (
-    *(demo, up, migrate, worker, submit, validate, status, watch),
+    *(demo, up, migrate, worker, submit, validate, status, watch, explain),
     *(pause, resume, cancel, signal, answer, retry),
     *(events, replay, verify, partitions, publish),
 )

@@ -17,7 +17,7 @@ from processors.cli.app import app
 from processors.cli.files import FILE_BYTES_MAX
 
 COMMANDS = (
-    *("demo", "up", "migrate", "worker", "submit", "validate", "status", "watch"),
+    *("demo", "up", "migrate", "worker", "submit", "validate", "status", "watch", "explain"),
     *("pause", "resume", "cancel", "signal", "answer", "retry"),
     *("events", "replay", "verify", "partitions", "publish", "bench"),
 )
@@ -231,6 +231,7 @@ ENGINE_NEEDED = [
     ["partitions"],
     ["publish", "execution/x", "PauseExecution"],
     ["pause", "x"],
+    ["explain", "x"],
     ["retry", "x", "--task", "t", "--input", "1"],
 ]
 
