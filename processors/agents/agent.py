@@ -1,7 +1,6 @@
 """An agent, as one function; and the pools that hand out the least loaded of many alike.
 
-An agent with a gate (its circuit is open, or tried) gets nothing, or less than it could, and lends
-its pool no more room than that.
+A closed agent (its circuit is open) gets nothing new and lends its pool no room.
 """
 
 from __future__ import annotations
