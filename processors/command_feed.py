@@ -145,3 +145,4 @@ class CommandFeed(LeasedFeed):
             await self._watch_incarnation()
             if not self._doubtful:
                 await self.processor.trim()
+                await self.processor.mend()

@@ -312,6 +312,12 @@ class CommandProcessor:
         except BusUnavailable as error:
             logger.warning("trim_failed", error=str(error))
 
+    async def mend(self) -> None:
+        """Mirror again what Redis has lost of partitions in which nothing happens just now."""
+        idle = [one for one in self.parts.values() if one.valid and one.head == one.cursor.position]
+        if idle:
+            await self.mirroring.mend(idle)
+
 
 def _refused_content(
     share: Share, key: str, entry: str, reason: str, raw: bytes

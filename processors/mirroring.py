@@ -44,14 +44,29 @@ class Mirroring:
 
     async def settle(self) -> None:
         """Wait until what is on its way has gone out."""
-        sending = self._under_way
-        if sending is None:
-            return
+        while (sending := self._under_way) is not None:
+            try:
+                await asyncio.shield(sending)
+            finally:  # a bug that ended it is raised once; what was not sent is caught up with
+                if sending.done() and self._under_way is sending:
+                    self._under_way = None
+
+    async def mend(self, parts: Sequence[PartitionState]) -> None:
+        """Bring up what Redis has lost of partitions in which nothing is committed meanwhile.
+
+        Where something is, its next commit does so.
+        """
+        await self.settle()
+        self._under_way = asyncio.create_task(self._mend(parts), name="mirror")
+
+    async def _mend(self, parts: Sequence[PartitionState]) -> None:
         try:
-            await asyncio.shield(sending)
-        finally:  # a bug that ended it is raised once; what was not sent is caught up with later
-            if sending.done() and self._under_way is sending:
-                self._under_way = None
+            newest = await self.bus.last_ids([events_key(part.partition) for part in parts])
+            for part, last in zip(parts, newest, strict=True):
+                if part.valid and id_parts(last)[0] < part.cursor.position:
+                    await self.catch_up(part)
+        except (BusUnavailable, LogUnavailable) as error:
+            logger.warning("mirror_not_mended", error=str(error))
 
     async def _send(self, done: Sequence[Decided]) -> None:
         try:

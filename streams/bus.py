@@ -28,7 +28,8 @@ Entries = list[tuple[bytes, dict[bytes, bytes]]]
 
 # Appends with the ids that the log gave, so that a repeat is refused entry by entry. What is
 # already there must be the same message, else this mirror belongs to another history and starts
-# afresh. Returns how many were appended, how many were there, and whether it started afresh.
+# afresh; so it does where the messages do not follow on it, since its end was lost: no hole stays.
+# Returns how many were appended, how many were there, and whether it started afresh.
 MIRROR = """
 local key, first, n, afresh = KEYS[1], tonumber(ARGV[1]), #ARGV - 2, 0
 local newest = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
@@ -40,6 +41,10 @@ if last >= first then
     redis.call('DEL', key)
     last, afresh = 0, 1
   end
+end
+if last > 0 and last < first - 1 then
+  redis.call('DEL', key)
+  last, afresh = 0, 1
 end
 local from = math.max(first, last + 1)
 for position = from, first + n - 1 do
@@ -222,6 +227,17 @@ class Bus:
         except RedisError as error:
             raise BusUnavailable(str(error)[:200]) from error
 
+    async def last_ids(self, keys: Sequence[str]) -> list[str]:
+        """The newest id that each stream has given, in one round trip."""
+        try:
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.xinfo_stream(key)
+                found = await pipe.execute(raise_on_error=False)
+        except RedisError as error:
+            raise BusUnavailable(str(error)[:200]) from error
+        return [_last_id(one) for one in found]
+
     async def last_id(self, key: str) -> str:
         """The newest id that the stream has given, 0-0 where there is no stream."""
         try:
@@ -243,6 +259,16 @@ def _packing(kind: type[Any]) -> type[Any]:
             return [pack_command(args)]
 
     return Packing
+
+
+def _last_id(info: Any) -> str:
+    """The newest id that a stream has given, by what was said about it; 0-0 where there is none."""
+    if isinstance(info, ResponseError):
+        return "0-0"
+    if isinstance(info, RedisError):
+        raise BusUnavailable(str(info)[:200]) from info
+    got = info["last-generated-id"]
+    return got.decode() if isinstance(got, bytes) else str(got)
 
 
 def _message(fields: Sequence[bytes]) -> bytes:

@@ -76,6 +76,8 @@ class FakeBus:
                 there = dict(self._streams[key]).get((same, 0))
                 if there is not None and there != messages[same - first]:
                     self._streams[key], last, afresh = [], 0, 1
+            if 0 < last < first - 1:
+                self._streams[key], last, afresh = [], 0, 1
             start = max(first, last + 1)
             for position in range(start, first + len(messages)):
                 self._streams[key].append(((position, 0), messages[position - first]))
@@ -146,6 +148,11 @@ class FakeBus:
         """The newest id that was given."""
         await self._answer()
         return _text(self._last[key])
+
+    async def last_ids(self, keys: Sequence[str]) -> list[str]:
+        """The newest ids that were given."""
+        await self._answer()
+        return [_text(self._last[key]) for key in keys]
 
     async def _answer(self) -> Any:
         self.calls += 1

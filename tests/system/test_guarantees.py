@@ -154,6 +154,9 @@ async def test_mirroring_twice_changes_nothing_and_another_history_begins_afresh
     assert await bus.mirror([(0, 3, [b"other", b"history"])]) == [[2, 0, 1]]
     [entries] = (await bus.read({events_key(0): "0-0"}, 100, 50)).values()
     assert entries == [("3-0", b"other"), ("4-0", b"history")]
+    assert await bus.mirror([(0, 7, [b"later"])]) == [[1, 0, 1]], "a hole would stay"
+    [entries] = (await bus.read({events_key(0): "0-0"}, 100, 50)).values()
+    assert entries == [("7-0", b"later")]
 
 
 async def test_redis_may_vanish_in_the_middle_of_a_run(addresses, bus):
