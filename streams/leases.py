@@ -66,11 +66,11 @@ class Leases:
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._seen: dict[int, tuple[object, float]] = {}
         self._stubborn: dict[int, tuple[str, float]] = {}
+        self._beats: dict[int, tuple[int, int]] = {}
         self._lost: set[int] = set()  # and nobody has looked at `held` since
         self._looked: float | None = None  # when a round last succeeded
         self._missed = False  # a round has failed since
         self._changed = asyncio.Event()
-        self._rounding = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -80,11 +80,7 @@ class Leases:
 
     async def stop(self) -> None:
         """Hand everything back at once, and be no member any more."""
-        with contextlib.suppress(TimeoutError):  # or what is just being taken would be left behind
-            async with asyncio.timeout(LEAVE_S):
-                await self._rounding.acquire()
         await end(self._task)
-        self._rounding = asyncio.Lock()
         with contextlib.suppress(LogUnavailable, TimeoutError):
             async with asyncio.timeout(LEAVE_S):
                 await self.log.leave(self.consumer, self.owner, self._epochs())
@@ -156,8 +152,7 @@ class Leases:
             try:
                 if self._clock() >= due or await self.log.free(self.consumer):
                     due = self._clock() + between_s
-                    async with self._rounding:
-                        await self.round()
+                    await self.round()
             except LogUnavailable as error:
                 self._missed, due = True, min(due, self._clock() + LOOK_S)
                 self.counters.rounds_missed += 1
@@ -176,10 +171,27 @@ class Leases:
         missed_s = now - self._looked if self._missed and self._looked is not None else 0.0
         await self.members.meet(now, missed_s)
         cursors = await self.log.cursors(self.consumer)
+        self._notice_older_log(cursors)
         self._looked, self._missed = now, False
         if free := [cursor for cursor in cursors if self._may_take(cursor, now, missed_s)]:
             await self._take(free)
         self._give(now)
+
+    def _notice_older_log(self, cursors: list[Cursor]) -> None:
+        """Our own beat went back: the database is an older copy, and our memory is ahead of it.
+
+        So after a failover to a standby that lagged. What we hold is dropped and read again.
+        """
+        for cursor in cursors:
+            partition, now = cursor.partition, (cursor.epoch, cursor.beat)
+            held = self.held.get(partition)
+            if held is None or held.epoch != cursor.epoch:
+                continue
+            epoch, beat = self._beats.get(partition, now)
+            self._beats[partition] = now
+            if epoch == cursor.epoch and cursor.beat < beat:
+                logger.error("log_went_back", consumer=self.consumer, partition=partition)
+                self.forget(partition)
 
     async def _take(self, free: list[Cursor]) -> None:
         owned = {cursor.partition for cursor in free if cursor.owner is not None}

@@ -195,7 +195,10 @@ class Log(Protocol):
         """
 
     async def advance(self, consumer: str, moves: Sequence[tuple[int, int, int]]) -> set[int]:
-        """Move cursors, (partition, epoch, position) each; returns the partitions still ours."""
+        """Move cursors, (partition, epoch, position) each; returns the partitions still ours.
+
+        One that would be ahead of the log, which may have lost its end, is not ours any more.
+        """
 
     async def read(self, partition: int, after: int, limit: int) -> list[Stored]:
         """The events after a position, in order."""

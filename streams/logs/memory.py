@@ -141,7 +141,8 @@ class MemoryLog:
         """Move cursors; returns the partitions still ours."""
         ours = set()
         for partition, epoch, position in moves:
-            if cursor := self._held(consumer, partition, epoch):
+            cursor = self._held(consumer, partition, epoch)
+            if cursor and position <= len(self._events[partition]):
                 cursor.position = position
                 cursor.beat += 1
                 ours.add(partition)

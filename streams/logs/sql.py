@@ -107,7 +107,9 @@ WITH moved AS (
     SELECT * FROM unnest($2::int[], $3::bigint[], $4::bigint[]) AS m(partition, epoch, position)
 ), locked AS MATERIALIZED (
     SELECT c.partition FROM cursors AS c JOIN moved USING (partition)
+    JOIN cursors AS head ON head.consumer = 'commands' AND head.partition = c.partition
     WHERE c.consumer = $1 AND c.epoch = moved.epoch AND c.owner IS NOT NULL
+      AND moved.position <= head.position
     ORDER BY c.partition FOR UPDATE OF c
 )
 UPDATE cursors AS c SET position = moved.position, beat = c.beat + 1
@@ -116,7 +118,7 @@ WHERE c.consumer = $1 AND c.partition = moved.partition AND c.epoch = moved.epoc
   AND c.owner IS NOT NULL
 RETURNING c.partition
 """
-"""Move a reader's cursors."""
+"""Move a reader's cursors; never ahead of the log, which may have lost its end."""
 
 _COMMIT = """
 WITH given AS (

@@ -175,7 +175,10 @@ async def test_a_lost_partition_falls_out_and_the_others_commit(log):
 
 
 async def test_readers_move_their_own_cursors_under_their_own_lease(log):
+    writer = await mine(log, 5)
+    assert await log.append([share(writer, 42)], NOW) == {5}
     [cursor] = await log.take([(await log.cursors("reader"))[5]], "me")
+    assert await log.advance("reader", [(5, cursor.epoch, 43)]) == set(), "ahead of the log"
     assert await log.advance("reader", [(5, cursor.epoch, 42)]) == {5}
     assert await log.advance("reader", [(5, cursor.epoch - 1, 43)]) == set()
     assert (await log.cursors("reader"))[5].position == 42

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from aggregates.definitions.model import QUEUE_TIMEOUT_SECONDS as QUEUE_TIMEOUT_S
 from aggregates.execution_commands import StartExecution
 from aggregates.execution_events import (
     CompensationFailed,
@@ -31,6 +30,7 @@ from aggregates.execution_events import (
 from processors.managers import deadlines_state
 from processors.managers.deadlines import (
     DEADLINES,
+    QUEUE_TIMEOUT_S,
     RUN_GRACE_S,
     TAKEOVERS_MAX,
     UNDO_WAIT_S,
