@@ -76,10 +76,8 @@ def unsaid_start(state: Execution, task: int, said: Answer) -> list[Any]:
     if state.task_status[task] != RUNNING:
         return [TaskStarted(said.task, said.attempt, said.agent, started_at, said.delivery)]
     again = isinstance(said, StartTask) and said.delivery > state.deliveries.get(task, 1)
-    holder = state.agents.get(task)
-    if again or holder != said.agent:
-        told = (said.task, said.attempt, said.agent, started_at, said.delivery, holder)
-        return [TaskTakenOver(*told)]
+    if again or state.agents.get(task) != said.agent:
+        return [TaskTakenOver(said.task, said.attempt, said.agent, started_at, said.delivery)]
     return []
 
 

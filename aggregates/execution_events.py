@@ -65,17 +65,13 @@ class TaskStarted:
 
 @dataclass
 class TaskTakenOver:
-    """A later delivery of the attempt was begun, by another agent or by the same one again.
-
-    `previous` is who had it before.
-    """
+    """A later delivery of the attempt was begun, by another agent or by the same one again."""
 
     task: str
     attempt: int
     agent: str
     started_at: str | None = None
     delivery: int = 1
-    previous: str | None = None
 
 
 @dataclass

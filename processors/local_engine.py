@@ -47,18 +47,9 @@ async def processes(
     """The schema brought up to date, and the engine's processes as our children."""
     await migrate(addresses.database_url, settings.partitions)
     async with Supervisor(addresses.environment(), log_dir, restarts_max, report) as supervisor:
-        for number, (name, arguments) in enumerate(WORKERS):
-            supervisor.start(name, *arguments, *_metrics(settings, number))
-        for name, arguments in more:
+        for name, arguments in (*WORKERS, *more):
             supervisor.start(name, *arguments)
         yield supervisor
-
-
-def _metrics(settings: Settings, number: int) -> tuple[str, ...]:
-    """Each worker's own port: AGENTCORE_METRICS_PORT and the ones after it."""
-    if settings.metrics_port is None:
-        return ()
-    return ("--metrics-port", str(settings.metrics_port + number))
 
 
 @contextmanager

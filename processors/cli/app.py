@@ -11,9 +11,7 @@ from processors.cli.bench import bench
 from processors.cli.demo import demo
 from processors.cli.events import events
 from processors.cli.exits import CODES
-from processors.cli.explain import explain
 from processors.cli.migrate import migrate
-from processors.cli.partitions import partitions
 from processors.cli.publish import publish
 from processors.cli.replay import replay
 from processors.cli.status import status
@@ -45,9 +43,9 @@ def orchestrator() -> None:
 
 # In the order in which people meet them.
 LISTED: tuple[Callable[..., None], ...] = (
-    *(demo, up, migrate, worker, submit, validate, status, watch, explain),
+    *(demo, up, migrate, worker, submit, validate, status, watch),
     *(pause, resume, cancel, signal, answer, retry),
-    *(events, replay, verify, partitions, publish),
+    *(events, replay, verify, publish),
 )
 for command in LISTED:
     app.command(epilog=CODES)(command)

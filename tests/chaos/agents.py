@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import signal
 from collections import Counter
 from pathlib import Path
@@ -42,9 +43,8 @@ async def main(told: dict[str, Any]) -> None:
     doing.host = host
 
     def counts() -> dict[str, Any]:
-        counted = {name: getattr(host.counts, name) for name in ("completed", "failed", "repeated")}
-        return counted | {
-            "tasks_taken_over": host._claims.taken,
+        return {
+            **dataclasses.asdict(host.counts),
             "read_errors": host._reader.errors,
             "lies": doing.lies,
             "said": logged,

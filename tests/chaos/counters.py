@@ -25,7 +25,7 @@ WORKER_COUNTS = {
 }
 HOST_COUNTS = {
     "repeated": "tasks delivered twice",
-    "tasks_taken_over": "tasks taken over",
+    "taken": "tasks taken over",
     "read_errors": "failed reads of tasks",
     "lies": "lies of agents",
 }
