@@ -4,8 +4,9 @@
 """
 
 from aggregates.agent import AGENT
+from aggregates.dead_letter import DEAD_LETTER
 from aggregates.decider import Decider
 from aggregates.execution import EXECUTION
 from aggregates.workflow import WORKFLOW
 
-DECIDERS: tuple[Decider, ...] = (WORKFLOW, EXECUTION, AGENT)  # type: ignore[type-arg]
+DECIDERS: tuple[Decider, ...] = (WORKFLOW, EXECUTION, AGENT, DEAD_LETTER)  # type: ignore[type-arg]

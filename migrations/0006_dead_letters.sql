@@ -14,7 +14,8 @@ CREATE TABLE dead_letters (
     time timestamptz NOT NULL DEFAULT now(),
     status text NOT NULL DEFAULT 'open' CHECK (status IN ('open', 'retried', 'discarded')),
     tries integer NOT NULL DEFAULT 0,
-    decided_by text, decided_why text, decided_at timestamptz
+    decided_by text, decided_why text, decided_at timestamptz,
+    due boolean NOT NULL DEFAULT false  -- decided, and not carried out yet
 );
 INSERT INTO dead_letters (dead_letter_id, kind, source, entry, reason, raw, raw_bytes, time)
 SELECT left(encode(sha256(convert_to(concat_ws(E'\n', kind, source, entry), 'UTF8')), 'hex'), 32),
@@ -22,6 +23,7 @@ SELECT left(encode(sha256(convert_to(concat_ws(E'\n', kind, source, entry), 'UTF
 FROM dead_letters_before;
 DROP TABLE dead_letters_before;
 CREATE INDEX dead_letters_by_time ON dead_letters (status, time, dead_letter_id);
+CREATE INDEX dead_letters_due ON dead_letters (decided_at) WHERE due;
 
 -- Aggregates that one reader of the log does not hear of any more: at `position` it could not handle
 -- an event. Everything else goes on. `wanted` is what a person has decided and the reader has not

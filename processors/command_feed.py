@@ -77,8 +77,8 @@ class CommandFeed(LeasedFeed):
             self._doubtful = True  # the Redis that answers next may be another one
             await asyncio.sleep(PAUSE_S)
             return None
-        if not streams and careful:  # what was to be tried in small batches is done
-            self.processor.careful.pop(min(self.processor.careful), None)
+        if not streams and careful:
+            await self._less_careful(next(p for p in parts if commands_key(p) in offsets))
             return None
         if not streams:
             await self._watch_incarnation()
@@ -103,6 +103,12 @@ class CommandFeed(LeasedFeed):
             return {key: offsets[partition]}, self.processor.careful[partition]
         count = min(ENTRIES_MAX, BATCH_ENTRIES_MAX // self._busy or 1)
         return {commands_key(p): offset for p, offset in offsets.items()}, count
+
+    async def _less_careful(self, partition: int) -> None:
+        """What was to be tried in small batches is read; if it is committed too, care is over."""
+        await self.processor.settle()  # the last of it may just be refused
+        if self.processor.is_whole(partition):
+            self.processor.careful.pop(partition, None)
 
     async def _mend(self) -> None:
         """Open again what was dropped because a commit failed."""

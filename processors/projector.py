@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from processors.letter_carrier import LetterCarrier
 from processors.process_manager import unseen
 from projections.projection import Projection
 from streams.leases import Leases
@@ -67,6 +68,8 @@ class Projector:
     leases: Leases
     partitions: int
     positions: dict[int, int] = field(default_factory=dict)
+    carrier: LetterCarrier | None = None
+    """Whom it starts with its first partition: decisions on dead letters are rows of its own."""
     events: int = 0
     _recorded: dict[int, int] = field(default_factory=dict)
     _reached: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -80,6 +83,8 @@ class Projector:
         self.positions[partition] = min(
             self._reached[projection.consumer, partition] for projection in self.projections
         )
+        if self.carrier is not None:
+            self.carrier.start()
 
     def close(self, partition: int) -> None:
         """Forget a partition that is no longer ours."""
@@ -92,6 +97,8 @@ class Projector:
 
     async def drain(self) -> None:
         """Every batch ends in a commit of its own; nothing is in hand between two."""
+        if self.carrier is not None:
+            await self.carrier.stop()
 
     async def handle(self, entries: Mapping[int, Sequence[Event]]) -> None:
         """Apply a batch; where that fails, open its partitions again and read it anew."""

@@ -36,6 +36,12 @@ class Vocabulary:
             if any(f.name == "_blueprint" for f in fields(kind))
         )
         """The commands that get a workflow's blueprint attached before they are decided."""
+        self._acting = frozenset(
+            kind
+            for decider in deciders
+            for kind in decider.commands
+            if any(f.name == "_actor" for f in fields(kind))
+        )
         self._events = {
             (decider.name, kind.__name__): kind for decider in deciders for kind in decider.events
         }
@@ -51,7 +57,7 @@ class Vocabulary:
                 + (f" It has {', '.join(known)}." if known else ""),
             )
         try:
-            return kind(**check(command.data)[0])
+            typed = kind(**check(command.data)[0])
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise Refused(
@@ -59,6 +65,9 @@ class Vocabulary:
                 f"{command.type}: {first['msg']}.",
                 pointer(first["loc"]),
             ) from None
+        if kind in self._acting:
+            typed._actor = command.actor
+        return typed
 
     def event(self, event: Event) -> Any | None:
         """The typed event in an envelope; None for one that changes no state (a refusal)."""

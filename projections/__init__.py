@@ -4,10 +4,14 @@
 """
 
 from projections.agents import AGENTS
+from projections.dead_letters import DEAD_LETTERS
 from projections.executions import EXECUTIONS
 from projections.histories import HISTORIES
 from projections.projection import Projection
 from projections.tasks import TASKS
 from projections.workflows import WORKFLOWS
 
-PROJECTIONS: tuple[Projection, ...] = (WORKFLOWS, EXECUTIONS, TASKS, AGENTS, HISTORIES)
+PROJECTIONS: tuple[Projection, ...] = (
+    *(WORKFLOWS, EXECUTIONS, TASKS, AGENTS),
+    *(DEAD_LETTERS, HISTORIES),
+)

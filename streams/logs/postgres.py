@@ -37,7 +37,7 @@ SETTINGS = {
     # a lease lasts, or nobody could take over.
     "idle_in_transaction_session_timeout": "2000",
 }
-_UNREACHABLE = (
+UNREACHABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
@@ -184,7 +184,7 @@ class PostgresLog:
             raise CommitUnknown(str(error)[:300]) from error
         except _REFUSED as error:
             raise Unacceptable(str(error)[:300]) from error
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             if isinstance(error, ValueError):  # the client could not even encode it
                 raise Unacceptable(str(error)[:300]) from error
             raise CommitUnknown(f"{type(error).__name__}: {error}"[:300]) from error
@@ -261,7 +261,7 @@ class PostgresLog:
         """Turns every way of not being answered into LogUnavailable."""
         try:
             yield
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             raise LogUnavailable(f"{type(error).__name__}: {error}"[:300]) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -197,6 +198,25 @@ async def test_care_is_given_up_when_it_is_not_needed_any_more(world, monkeypatc
     await (await world.me.begin()).run()
     assert await world.numbers() == list(range(2, 40))
     assert world.me.processor.careful == {}
+
+
+async def test_care_is_not_given_up_while_the_last_small_batch_is_being_refused(world):
+    """F32, I15: else it is halved and tried whole again, for ever."""
+    world.publish(*[add(n, text=MARK) for n in range(1, 5)])
+    me, read = await world.me.begin(), world.bus.read
+
+    async def waiting(*arguments: Any, **said: Any) -> Any:
+        found = await read(*arguments, **said)
+        if not found:
+            await me.processor.settle()  # while it waited, the commit has ended
+        return found
+
+    world.bus.read = waiting
+    for _ in range(40):
+        await me.step()
+    await me.run()
+    assert len(world.log.dead_letters) == 4
+    assert me.processor.careful == {}
 
 
 async def test_several_refused_ones_among_several_partitions():
