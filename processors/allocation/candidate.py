@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import attrgetter
 
 from processors.allocation.need import Need
 
 CLOSED, OPEN, HALF_OPEN = "closed", "open", "half_open"
+
+_id = attrgetter("agent")
 
 
 @dataclass(slots=True, eq=False)
 class Candidate:
     """One agent of one live host, as far as we know; `own` are the tasks that we have given it.
 
-    `others` is what it does besides, by what its host said last.
+    `others` is what it does besides, by what its host said last. `barred` is what keeps it from
+    all work, None where nothing does, and `most` how many tasks it does at once: both follow from
+    the rest, see `judge`.
     """
 
     agent: str
@@ -35,6 +41,11 @@ class Candidate:
     others: int = 0
     peak: int = 0
     """The most of `own` since its host's last word but one: its word may be that old."""
+    barred: str | None = field(init=False, default=None)
+    most: int = field(init=False, default=1)
+
+    def __post_init__(self) -> None:
+        self.judge()
 
     @property
     def load(self) -> int:
@@ -46,47 +57,66 @@ class Candidate:
         self.tenant, self.roles, self.capabilities = card.tenant, card.roles, card.capabilities
         self.capacity, self.cost, self.region = card.capacity, card.cost, card.region
 
+    def judge(self) -> None:
+        """Draw the conclusions from what has changed; an agent on trial gets one task at a time."""
+        self.most = 1 if self.circuit == HALF_OPEN else self.capacity
+        if self.lost:
+            self.barred = "lost"
+        elif self.status != "active":
+            self.barred = self.status
+        elif self.circuit == OPEN:
+            self.barred = "circuit open"
+        else:
+            self.barred = "silent" if self.silent else None
+
 
 Choose = Callable[[Sequence[Candidate], Need, str], Candidate | None]
 """A policy: of these candidates for one role, who gets the next task; None: nobody can take it.
 
-The text is the agent that was chosen last for such a task, "" at first: equals take turns.
+They come in the order of their ids. The text is the agent that was chosen last for such a task, ""
+at first: equals take turns.
 """
 
 
 def limit(one: Candidate, need: Need) -> int:
-    """How many tasks of such a need it does at once; one at a time while it is on trial."""
-    if one.circuit == HALF_OPEN:
-        return 1
-    return min(one.capacity, need.max_concurrency or one.capacity)
+    """How many tasks of such a need it does at once."""
+    return one.most if need.max_concurrency is None else min(one.most, need.max_concurrency)
 
 
 def obstacle(one: Candidate, need: Need) -> str | None:
     """What keeps this candidate from getting such a task now; None: nothing."""
-    if one.lost:
-        return "lost"
-    if one.status != "active":
-        return one.status
-    if one.circuit == OPEN:
-        return "circuit open"
-    if one.silent:
-        return "silent"
+    if one.barred is not None:
+        return one.barred
     if not need.capabilities <= one.capabilities:
         return "without the capabilities"
     return "full" if one.load >= limit(one, need) else None
 
 
-def free(candidates: Sequence[Candidate], need: Need) -> list[Candidate]:
-    """Who could take such a task now; only those of its region, where there are any."""
-    able = [one for one in candidates if obstacle(one, need) is None]
+def in_turn(candidates: Sequence[Candidate], need: Need, last: str) -> list[Candidate]:
+    """Who could take such a task now, those after the last one first.
+
+    Where any are in the region that is preferred, only those. (It is gone through for every task
+    and every candidate of the role, so `obstacle` is said once more, in short.)
+    """
+    asked = need.capabilities
+    able = [
+        one
+        for one in candidates
+        if one.barred is None and one.own + one.others < one.most and asked <= one.capabilities
+    ]
+    if need.max_concurrency is not None:
+        able = [one for one in able if one.load < limit(one, need)]
     if need.region is not None:
-        return [one for one in able if one.region == need.region] or able
-    return able
+        able = [one for one in able if one.region == need.region] or able
+    at = bisect_right(able, last, key=_id)
+    return able[at:] + able[:at]
 
 
-def relative_load(one: Candidate, need: Need) -> float:
-    """How full it is, from 0 to 1."""
-    return one.load / limit(one, need)
+def fullness(need: Need) -> Callable[[Candidate], float]:
+    """How to tell how full a candidate is, from 0 to 1."""
+    if need.max_concurrency is None:
+        return lambda one: (one.own + one.others) / one.most
+    return lambda one: one.load / limit(one, need)
 
 
 def why_waiting(role: str, candidates: Sequence[Candidate], need: Need) -> str | None:

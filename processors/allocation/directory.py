@@ -162,12 +162,13 @@ class Directory:
             running = word.running.get(one.agent, 0) if word is not None else 0
             one.others = max(0, running - max(one.own, one.peak))
             one.peak = one.own
+            one.judge()
 
     def _index(self) -> None:
         self.agents.clear()
         self._serving.clear()
         for host in sorted(self.hosts.values(), key=lambda one: one.alive):  # the living last
             self.agents.update(host.agents)
-        for one in self.agents.values():
+        for _, one in sorted(self.agents.items()):
             for role in one.roles:
                 self._serving.setdefault((one.tenant, role), []).append(one)
