@@ -76,8 +76,10 @@ def unsaid_start(state: Execution, task: int, said: Answer) -> list[Any]:
     if state.task_status[task] != RUNNING:
         return [TaskStarted(said.task, said.attempt, said.agent, started_at, said.delivery)]
     again = isinstance(said, StartTask) and said.delivery > state.deliveries.get(task, 1)
-    if again or state.agents.get(task) != said.agent:
-        return [TaskTakenOver(said.task, said.attempt, said.agent, started_at, said.delivery)]
+    holder = state.agents.get(task)
+    if again or holder != said.agent:
+        told = (said.task, said.attempt, said.agent, started_at, said.delivery, holder)
+        return [TaskTakenOver(*told)]
     return []
 
 

@@ -65,13 +65,17 @@ class TaskStarted:
 
 @dataclass
 class TaskTakenOver:
-    """A later delivery of the attempt was begun, by another agent or by the same one again."""
+    """A later delivery of the attempt was begun, by another agent or by the same one again.
+
+    `previous` is who had it before.
+    """
 
     task: str
     attempt: int
     agent: str
     started_at: str | None = None
     delivery: int = 1
+    previous: str | None = None
 
 
 @dataclass

@@ -22,7 +22,6 @@ from processors.command_feed import CommandFeed
 from processors.command_processor import CommandProcessor
 from processors.event_feed import EventFeed
 from processors.inbox import Inbox
-from processors.letter_carrier import LetterCarrier
 from processors.manager_states import Roster
 from processors.managers import MANAGERS
 from processors.process_manager import TOPIC as MANAGERS_TOPIC
@@ -33,7 +32,6 @@ from processors.settings import Settings, read_settings
 from processors.task_sender import TaskSender
 from projections import PROJECTIONS
 from streams.bus import Bus
-from streams.feed import Feed
 from streams.leases import Leases
 from streams.log import WRITER
 from streams.logs.postgres import PostgresLog
@@ -53,7 +51,7 @@ class Worker:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid7()}"
         self.log = PostgresLog(addresses.database_url)
         self.bus = Bus(addresses.redis_url)
-        self.feeds: list[tuple[Feed, Any]] = []
+        self.feeds: list[tuple[CommandFeed | EventFeed, Any]] = []
         wanted = set(roles)
         if "commands" in wanted:
             self.feeds.append(self._commands())
@@ -65,13 +63,13 @@ class Worker:
     def _leases(self, consumer: str) -> Leases:
         return Leases(self.log, consumer, self.name, self.settings.lease_s)
 
-    def _commands(self) -> tuple[Feed, CommandProcessor]:
+    def _commands(self) -> tuple[CommandFeed, CommandProcessor]:
         processor = CommandProcessor(
             self.log, self.bus, self._leases(WRITER), lambda: datetime.now(UTC), 0
         )
         return CommandFeed(processor, Inbox(self.log, self.bus, 0, self.name)), processor
 
-    def _managers(self) -> tuple[Feed, ProcessManager]:
+    def _managers(self) -> tuple[EventFeed, ProcessManager]:
         leases, states = self._leases(MANAGERS_TOPIC), ReadModel(self.log)
         directory = Directory(self.bus, states, _now)
 
@@ -84,10 +82,8 @@ class Worker:
         loop = ProcessManager(Roster(MANAGERS), self.log, sender, leases, 0, _now, watch)
         return EventFeed(MANAGERS_TOPIC, loop, self.log, self.bus), loop
 
-    def _projections(self) -> tuple[Feed, Projector]:
-        carrier = LetterCarrier(self.log, self.bus)
-        leases = self._leases(PROJECTIONS_TOPIC)
-        projector = Projector(PROJECTIONS, self.log, leases, 0, carrier=carrier)
+    def _projections(self) -> tuple[EventFeed, Projector]:
+        projector = Projector(PROJECTIONS, self.log, self._leases(PROJECTIONS_TOPIC), 0)
         return EventFeed(PROJECTIONS_TOPIC, projector, self.log, self.bus), projector
 
     def app(self) -> App:

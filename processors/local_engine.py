@@ -47,9 +47,18 @@ async def processes(
     """The schema brought up to date, and the engine's processes as our children."""
     await migrate(addresses.database_url, settings.partitions)
     async with Supervisor(addresses.environment(), log_dir, restarts_max, report) as supervisor:
-        for name, arguments in (*WORKERS, *more):
+        for number, (name, arguments) in enumerate(WORKERS):
+            supervisor.start(name, *arguments, *_metrics(settings, number))
+        for name, arguments in more:
             supervisor.start(name, *arguments)
         yield supervisor
+
+
+def _metrics(settings: Settings, number: int) -> tuple[str, ...]:
+    """Each worker's own port: AGENTCORE_METRICS_PORT and the ones after it."""
+    if settings.metrics_port is None:
+        return ()
+    return ("--metrics-port", str(settings.metrics_port + number))
 
 
 @contextmanager

@@ -59,8 +59,12 @@ class Settings(BaseSettings):
     """How many partitions a new database gets; an existing one keeps its own."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     lease_s: float = Field(LEASE_S_DEFAULT, ge=LEASE_S_MIN, le=LEASE_S_MAX)
+    metrics_port: int | None = Field(None, ge=1, le=65_535)
+    """Where a worker serves /metrics, /live and /ready; None serves nothing."""
+    metrics_host: str = "127.0.0.1"
+    """Which of the machine's addresses it listens on; 0.0.0.0 is all of them."""
 
-    @field_validator("database_url", "redis_url", mode="before")
+    @field_validator("database_url", "redis_url", "metrics_port", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         """`DATABASE_URL= orchestrator demo` is how a shell unsets a variable for one command."""

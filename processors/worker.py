@@ -6,6 +6,7 @@ import asyncio
 import gc
 import signal
 from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from processors.app import ROLES, Worker
 from processors.settings import Settings
@@ -27,6 +28,17 @@ async def run_worker(
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
     try:
-        await run_app(worker.app(), stop)
+        async with _probes(worker, stop):
+            await run_app(worker.app(), stop)
     finally:
         await worker.close()
+
+
+def _probes(worker: Worker, stop: asyncio.Event) -> AbstractAsyncContextManager[None]:
+    """What answers probes and scrapers, where a port is given."""
+    settings = worker.settings
+    if settings.metrics_port is None:
+        return nullcontext()
+    from processors.probes import serving
+
+    return serving(worker, stop, settings.metrics_host, settings.metrics_port)

@@ -54,6 +54,7 @@ def flow(
     policy: dict[str, Any] | None = None,
     limit: int = 1000,
     all_alone: bool = False,
+    compensation: str = "automatic",
     **more: list[str] | dict[str, Any],
 ) -> Blueprint:
     """A workflow to run: tasks by keyword, at most `limit` at once, each alone with `all_alone`."""
@@ -62,5 +63,6 @@ def flow(
         policy=policy,
         max_parallel_tasks=limit,
         default_parallel=not all_alone,
+        compensation=compensation,
     )
     return blueprint(made)

@@ -25,6 +25,8 @@ OUTPUTS = (None, {"a": [1, 2.5, None]}, "text", [], {}, "ü∑", 0, False)
 STARTS = (None, "", "garbage", "9999-12-31T23:59:59Z", "2026-01-02", "2026-01-02T03:04:06",
           "2026-01-02T03:04:07Z", "2020-01-01T00:00:00+23:59", "0001-01-01T00:00:00+00:01",
           "2026-01-02T03:04:06+00:00:01.5", "2026-01-02T19:04:08.5+16:00")  # fmt: skip
+ANSWERS = (*("StartTask", "CompleteTask") * 3, "CompleteTask", "FailTask", "RequestInput")
+SIGNALS = ("approved", "delivered")
 IN_FLIGHT = (SCHEDULED, RUNNING)
 AGENT_KINDS = tuple(kind.__name__ for kind in AGENT.commands)
 REGIONS = (None, "eu")
@@ -45,7 +47,7 @@ class History:
         while any(not self._ended(root) for root in self._runs):
             self._step()
 
-    def say(self, aggregate: str, root: str, kind: str, found: Any = None, **data: Any) -> None:
+    def say(self, aggregate: str, root: str, kind: str, found: Any = None, /, **data: Any) -> None:
         """One command; what follows from it, or its refusal, is in the log."""
         self.now += timedelta(seconds=self.chance.uniform(-0.1, 1.5))
         tenant = self.chance.choice(TENANTS)
@@ -81,6 +83,8 @@ class History:
                 "depends_on": [d for d in names[:n] if self.chance.random() < 0.4],
                 "priority": self.chance.randint(-2, 2),
             }
+            | ({"compensation_action": "undo"} if self.chance.random() < 0.3 else {})
+            | ({"wait_for": self.chance.choice(SIGNALS)} if self.chance.random() < 0.1 else {})
             for n, name in enumerate(names)
         }
         policy = {"max_attempts": self.chance.randint(1, 4)}
@@ -114,8 +118,59 @@ class History:
         elif dice < 0.27 or f"execution/{root}" not in self._states:
             given = self.chance.choice(OUTPUTS)
             self.say("execution", root, "StartExecution", found, workflow_id="w", input=given)
+        elif self._states[f"execution/{root}"].undoing.outcome or dice > 0.98:
+            self._undo(root)
+        elif dice < 0.4:
+            self._outside(root)
         else:
             self._answer(root)
+
+    def _outside(self, root: str) -> None:
+        """Time passes, or somebody has a word."""
+        state = self._states[f"execution/{root}"]
+        task = self.chance.randrange(len(state.plan.ids))
+        said: dict[str, Any] = {"task": state.plan.ids[task]}
+        match self.chance.choice(("TimeOut", "Signal", "Provide", "Provide", "Retry", "other")):
+            case "TimeOut":
+                kind = "queue" if self.chance.random() < 0.1 else "run"
+                attempt = {"attempt": state.attempts[task], "kind": kind, "reason": "too long"}
+                self.say("execution", root, "TimeOutTask", **said, **attempt)
+            case "Signal":
+                said = {"name": self.chance.choice(SIGNALS), "data": {"by": "ada"}}
+                self.say("execution", root, "SignalExecution", **said)
+            case "Provide":
+                answer = {"input": self.chance.choice(OUTPUTS)}
+                self.say("execution", root, "ProvideInput", **said, **answer)
+            case "Retry" if self.chance.random() < 0.5:
+                self.say("execution", root, "RetryExecution", reason="once more")
+            case _:
+                kind = "TimeOutExecution" if self.chance.random() < 0.1 else "CheckExecution"
+                self.say("execution", root, kind)
+
+    def _undo(self, root: str) -> None:
+        """What a saga and the agents say while tasks are undone; and after, where it is late."""
+        state = self._states[f"execution/{root}"]
+        open_ = [task for task, undo in state.undoing.tasks.items() if not undo.settled]
+        if not open_ and state.undoing.outcome:
+            return self.say("execution", root, "EndCompensation")
+        task = self.chance.choice(open_ or range(len(state.plan.ids)))
+        undo = state.undoing.tasks.get(task)
+        attempt = {"attempt": undo.attempt if undo else 1}
+        said: dict[str, Any] = {"task": state.plan.ids[task]}
+        match self.chance.choice(("Compensate", "Complete", "Complete", "Fail", "Time", "Retry")):
+            case "Compensate":
+                self.say("execution", root, "CompensateTask", **said)
+            case "Complete":
+                done = said | attempt | {"agent": "agent-0", "output": "undone"}
+                self.say("execution", root, "CompleteCompensation", **done)
+            case "Fail":
+                failed = said | attempt | {"agent": "agent-1", "error": "stuck"}
+                failed["retryable"] = self.chance.random() < 0.5
+                self.say("execution", root, "FailCompensation", **failed)
+            case "Time":
+                self.say("execution", root, "TimeOutCompensation", **said, **attempt)
+            case "Retry":
+                self.say("execution", root, "RetryCompensation", **said, reason="fixed")
 
     def _agent(self, agent: str) -> None:
         kind = self.chance.choice(AGENT_KINDS)
@@ -135,13 +190,15 @@ class History:
         open_ = [task for task, status in enumerate(state.task_status) if status in IN_FLIGHT]
         anything = not open_ or self.chance.random() < 0.1
         task = self.chance.choice(range(len(state.plan.ids)) if anything else open_)
-        kind = self.chance.choice(("StartTask", "CompleteTask", "CompleteTask", "FailTask"))
+        kind = self.chance.choice(ANSWERS)
         data: dict[str, Any] = {"task": state.plan.ids[task], "attempt": state.attempts[task]}
         data["agent"] = self.chance.choice(("agent-0", "agent-1"))
         if kind != "StartTask":
             data["started_at"] = self.chance.choice((*STARTS, self.now.astimezone(UTC).isoformat()))
         if kind == "CompleteTask":
             data["output"] = self.chance.choice(OUTPUTS)
+        elif kind == "RequestInput":
+            data["prompt"] = self.chance.choice(OUTPUTS)
         elif kind == "FailTask":
             data["error"] = self.chance.choice(("timeout", "", "boom"))
             data["retryable"] = self.chance.random() < 0.9

@@ -189,7 +189,7 @@ def facts(
     after: int = 0,
 ) -> list[Event]:
     """Typed events as a reader of the log gets them: bytes and back, at positions 1, 2, 3 …"""
-    owner = _OWNERS.get(type(events[0]), EXECUTION) if events else EXECUTION
+    owner = _OWNERS.get(type(events[0]), EXECUTION) if events else EXECUTION  # or a refusal
     command = Command("c", "Any", owner.name, root, {}, tenant)
     return [
         decode_event(

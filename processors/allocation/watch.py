@@ -41,7 +41,7 @@ class Watch:
     states: States
     sender: TaskSender
     look_s: float = LOOK_S
-    _said: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    _said: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict)
     _task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -86,7 +86,7 @@ class Watch:
             for one in self.directory.agents.values()
             if one.lost and self._ours(one.agent) and not self._is_lost(one.agent)
         }
-        fresh = [agent for agent in silent if self._may_say(agent)]
+        fresh = [agent for agent in silent if self._may_say("MarkAgentLost", agent)]
         if not fresh:
             return []
         known = await self.states.known(fresh)
@@ -99,7 +99,7 @@ class Watch:
             one = self.directory.agents.get(agent)
             if one is None or one.silent or not state.lost or not self._ours(agent):
                 continue
-            if self._may_say(agent):
+            if self._may_say("MarkAgentReturned", agent):
                 found.append(self._say(state, "MarkAgentReturned", one))
         return found
 
@@ -107,12 +107,12 @@ class Watch:
         known = self.directory.kept.get(agent)
         return known is not None and known.lost
 
-    def _may_say(self, agent: str) -> bool:
-        return self.directory.clock() >= self._said.get(agent, 0.0)
+    def _may_say(self, kind: str, agent: str) -> bool:
+        return self.directory.clock() >= self._said.get((kind, agent), 0.0)
 
     def _say(self, state: State, kind: str, one: Candidate) -> Command:
-        self._said.pop(state.agent, None)
-        self._said[state.agent] = self.directory.clock() + SAY_AGAIN_S
+        self._said.pop((kind, state.agent), None)
+        self._said[kind, state.agent] = self.directory.clock() + SAY_AGAIN_S
         if len(self._said) > SAID_MAX:
             self._said.popitem(last=False)
         said = {}

@@ -8,11 +8,12 @@ import typer
 
 from processors.cli.agents import agents
 from processors.cli.bench import bench
-from processors.cli.dead_letters import app as dead_letters
 from processors.cli.demo import demo
 from processors.cli.events import events
 from processors.cli.exits import CODES
+from processors.cli.explain import explain
 from processors.cli.migrate import migrate
+from processors.cli.partitions import partitions
 from processors.cli.publish import publish
 from processors.cli.replay import replay
 from processors.cli.status import status
@@ -44,14 +45,13 @@ def orchestrator() -> None:
 
 # In the order in which people meet them.
 LISTED: tuple[Callable[..., None], ...] = (
-    *(demo, up, migrate, worker, submit, validate, status, watch),
+    *(demo, up, migrate, worker, submit, validate, status, watch, explain),
     *(pause, resume, cancel, signal, answer, retry),
-    *(events, replay, verify, publish),
+    *(events, replay, verify, partitions, publish),
 )
 for command in LISTED:
     app.command(epilog=CODES)(command)
 
-app.add_typer(dead_letters, name="dead-letters", epilog=CODES)
 app.command(hidden=True, epilog=CODES)(agents)
 # Its options, --help too, are those of its own commands, which are imported when it is called.
 PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from processors.client import Client
+    from streams.bus import Bus
     from streams.logs.postgres import PostgresLog
 
 READERS = 2  # connections of a command that only reads
@@ -43,3 +44,18 @@ async def reading() -> AsyncIterator[PostgresLog]:
         yield log
     finally:
         await log.close()
+
+
+@asynccontextmanager
+async def reading_both() -> AsyncIterator[tuple[PostgresLog, Bus]]:
+    """The log, and Redis for those who say what they miss when it is away."""
+    from processors.running import find
+    from processors.settings import read_settings
+    from streams.bus import Bus
+
+    bus = Bus(find(read_settings()).redis_url)
+    try:
+        async with reading() as log:
+            yield log, bus
+    finally:
+        await bus.close()

@@ -75,4 +75,9 @@ def _escaped(value: Any) -> str:
     from rich.markup import escape
 
     text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-    return escape("".join(c if c.isprintable() else "\ufffd" for c in text))
+    return escape(plain(text))
+
+
+def plain(text: str) -> str:
+    """A text from outside without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

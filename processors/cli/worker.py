@@ -22,6 +22,12 @@ def worker(
     only: Annotated[
         list[Role] | None, typer.Option(help="Do only this; may be given more than once.")
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65_535, help="Serve /metrics, /live, /ready (AGENTCORE_METRICS_PORT)."
+        ),
+    ] = None,
 ) -> None:
     """Decide commands, run process managers and build read models until told to stop.
 
@@ -39,6 +45,8 @@ def worker(
         from processors.worker import run_worker
 
         settings = read_settings()
+        if metrics_port is not None:
+            settings = settings.model_copy(update={"metrics_port": metrics_port})
         configure(settings.log_level)
         await run_worker(settings.at(find(settings)), {role.value for role in only or Role})
 

@@ -30,16 +30,16 @@ class OpenTask:
 
 @dataclass(slots=True)
 class Service:
-    """Who serves a role: agents by what can be said of them; None where Redis could not be asked.
+    """Who serves a role; None where Redis could not be asked.
 
-    `live` agents show signs of life, `free` is how many tasks more they could begin, `barred` have
-    an open circuit or are drained; `queued` entries wait in the role's stream.
+    `able` agents could take a task now; where none can, `why` says what is in the way, and `busy`
+    whether it is only that all have enough to do. `queued` entries wait in the role's stream.
     """
 
     registered: int = 0
-    barred: int = 0
-    live: int | None = None
-    free: int | None = None
+    able: int | None = None
+    busy: bool = False
+    why: str | None = None
     queued: int | None = None
 
 

@@ -128,16 +128,14 @@ def _queue(facts: Facts, role: str, tasks: list[OpenTask]) -> Finding:
     oldest = min(task.since for task in tasks)
     what = f"{_count(tasks)} an agent as {role}, the first one {_ago(facts, oldest)}"
     service = facts.roles.get(role, Service())
-    if service.live is None:
+    if service.able is None:
         return Finding(f"{what}.", None)
-    if not service.live:
-        known = f"{service.registered:,} registered" if service.registered else "none registered"
-        return Finding(f"{what}: no live agent serves it ({known}).", f"start an agent as {role}")
-    if service.barred >= service.live:
-        return Finding(f"{what}: all its agents are barred (open circuit or drained).", None)
-    if not service.free:
-        return Finding(f"{what}: its {service.live:,} agents are busy.", None, blocks=False)
-    return Finding(f"{what}; {service.free:,} could be begun now.", None, blocks=False)
+    if service.able:
+        return Finding(f"{what}; {service.able:,} agents could take one now.", None, blocks=False)
+    if service.busy:
+        return Finding(f"{what}: all that serve it are busy.", None, blocks=False)
+    known = f" ({service.registered:,} registered)" if service.registered else ""
+    return Finding(f"{what}. {service.why}{known}")
 
 
 def _signals(facts: Facts) -> Iterator[Finding]:

@@ -5,8 +5,10 @@
 
 from typing import Any
 
+from processors.managers.compensation import COMPENSATION
+from processors.managers.deadlines import DEADLINES
 from processors.managers.dispatch import DISPATCH
 from processors.managers.health import HEALTH
 from processors.managers.manager import Manager
 
-MANAGERS: tuple[Manager[Any], ...] = (DISPATCH, HEALTH)
+MANAGERS: tuple[Manager[Any], ...] = (DISPATCH, DEADLINES, COMPENSATION, HEALTH)

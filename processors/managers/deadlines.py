@@ -31,7 +31,6 @@ from processors.managers.overdue import ACTOR, EXECUTION, SILENCE_S, due
 from streams.message import Event
 
 RUN_GRACE_S = 10.0
-QUEUE_TIMEOUT_S = 86_400.0  # where the definition names none
 UNDO_WAIT_S = 300.0  # agents do not say when they begin to undo: time to be taken up
 TAKEOVERS_MAX = 3  # more of them do not begin the time of an attempt again
 
@@ -70,10 +69,9 @@ def _start(state: Deadlines, event: Event, found: Blueprint, now: float) -> None
 
 def _queue(state: Deadlines, run: Run, event: Event, now: float) -> None:
     said = event.data
-    wait_s = QUEUE_TIMEOUT_S
-    if run.found is not None:
-        coordination = run.found.plan.definition.coordination
-        wait_s = getattr(coordination, "queue_timeout_seconds", None) or QUEUE_TIMEOUT_S
+    if run.found is None:
+        return
+    wait_s = run.found.plan.definition.coordination.queue_timeout_seconds
     at = now + said["delay_ms"] / 1_000 + wait_s
     run.open[said["task"]] = Open(at, QUEUE, said["attempt"], event.position)
     state.look(event.root, run, at)

@@ -52,8 +52,8 @@ class Run:
 
     def __post_init__(self) -> None:
         self.needs = needs(self.blueprint.plan.definition)
-        tasks = self.blueprint.plan.definition.tasks
-        self.undoable = frozenset([t.task_id for t in tasks if t.compensation_action is not None])
+        plan = self.blueprint.plan
+        self.undoable = frozenset([plan.ids[task] for task in plan.undoing])
 
     def assignment(self, root: str, partition: int, task: str, attempt: int) -> Assignment:
         """The attempt as its agent gets it."""
@@ -76,7 +76,7 @@ class Run:
         if self.answers:
             made.answer = self.answers.get(task)
         if self.signals:
-            made.signal = self.signals.get(getattr(definition, "wait_for", None) or "")
+            made.signal = self.signals.get(definition.wait_for or "")
         return made
 
     def undoing(self, root: str, partition: int, said: Mapping[str, Any]) -> Assignment:

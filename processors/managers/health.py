@@ -26,6 +26,7 @@ IN_WINDOW = 12  # so many failures among them are too many, in a row or not
 COOLDOWN_S = 5.0  # for the first time; the aggregate doubles it for every probe that fails
 QUIET_S = COOLDOWN_S  # after a report nothing is counted: what fails now was given before
 QUIET_S_MAX = 600.0  # who was never registered is reported in vain, and less and less often
+LOSS_S = 10.0  # attempts that are lost within so long were lost together
 VERDICT_S = 1.0  # between two verdicts on one agent
 RESEND_S = 5.0  # a command whose event does not come is sent again
 AGENTS_MAX = 10_000  # of each partition; those that were quiet longest are forgotten
@@ -50,6 +51,7 @@ class Record:
     told: int = 0
     quiet_until: float = 0.0
     verdict_at: float = 0.0
+    lost_until: float = 0.0
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ def react(state: Health, event: Event, found: Blueprint | None, now: float) -> l
         state.runs.pop(event.root, None)
     elif kind == "TaskTakenOver":
         lost_by = event.data.get("previous")
-        return _failed(state, event, lost_by, now) if lost_by else []
+        return _lost(state, event, lost_by, now) if lost_by else []
     elif kind == "CircuitOpened":
         due_at = now + event.data["cooldown_seconds"]
         one = Cooling(event.tenant, _command_id(event), due_at)
@@ -132,6 +134,15 @@ def _failed(state: Health, event: Event, agent: str, now: float) -> list[Effect]
         return []
     record.verdict_at = now + VERDICT_S
     return [OnTrial(_open(event, agent, f"It failed on trial: {why}", 1))]
+
+
+def _lost(state: Health, event: Event, agent: str, now: float) -> list[Effect]:
+    """An attempt came to somebody else: what dies loses all its tasks at once, and died once."""
+    record = _record(state, agent)
+    if now < record.lost_until:
+        return []
+    record.lost_until = now + LOSS_S
+    return _failed(state, event, agent, now)
 
 
 def _blamed(state: Health, event: Event) -> bool:

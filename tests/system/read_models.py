@@ -115,6 +115,8 @@ def _execution(tables: dict[str, Rows], root: str, event: Json, data: Json, time
             "phases": data["phases"],
             "tasks_total": data["tasks"],
             "attempts_failed": 0,
+            "tasks_compensated": 0,
+            "timeout_seconds": data["timeout_seconds"],
             "input": data["input"],
             "output": None,
             "reason": None,
@@ -127,29 +129,49 @@ def _execution(tables: dict[str, Rows], root: str, event: Json, data: Json, time
     row |= {"updated_at": time, "last_position": event["position"]}
     if kind in ENDINGS:
         row |= {"status": ENDINGS[kind], "completed_at": time}
-    elif kind in ("ExecutionPaused", "ExecutionResumed"):
+    elif kind in ("ExecutionPaused", "ExecutionResumed", "ExecutionRetried"):
         row["status"] = "paused" if kind == "ExecutionPaused" else "executing"
     elif kind == "PhaseEntered":
         row["current_phase"] = f"{data['phase']}/{data['of']}"
-    elif kind.startswith("Task"):
+    elif kind == "CompensationStarted":
+        row["current_phase"] = "compensating"
+    elif "task" in data:
         _task(tables, root, event, data, time)
-        row["attempts_failed"] += kind == "TaskFailed"
-    if kind in ENDINGS or kind in ("ExecutionPaused", "ExecutionResumed"):
+        row["attempts_failed"] += kind in ("TaskFailed", "TaskTimedOut")
+        row["tasks_compensated"] += kind == "TaskCompensated"
+    if kind == "ExecutionRetried":
+        row["completed_at"] = None
+        for task in data["tasks"]:
+            tables["tasks"][root, task]["status"] = "pending"
+    if kind in ENDINGS or kind in ("ExecutionPaused", "ExecutionResumed", "ExecutionRetried"):
         row["output"] = data.get("output", row["output"])
         row["reason"] = data.get("reason")
+
+
+UNDOING = {
+    "CompensationScheduled": "scheduled",
+    "CompensationFailed": "scheduled",
+    "TaskCompensated": "compensated",
+    "CompensationParked": "parked",
+}
 
 
 def _task(tables: dict[str, Rows], root: str, event: Json, data: Json, time: datetime) -> None:
     row = tables["tasks"].setdefault(
         (root, data["task"]),
-        {"execution_id": root, "task_id": data["task"], "tenant": event["tenant"], "error": None},
+        {"execution_id": root, "task_id": data["task"], "tenant": event["tenant"], "error": None}
+        | {"compensation": None},
     )
+    if event["type"] in UNDOING:
+        row["compensation"] = UNDOING[event["type"]]
+        row["error"] = data.get("error", row["error"])
+        return
     row["attempt"] = data["attempt"]
     match event["type"]:
         case "TaskScheduled":
             row |= {"status": "scheduled", "agent_role": data["role"], "phase": data["phase"]}
             row |= {"priority": data["priority"], "scheduled_at": time, "started_at": None}
-            row |= {"completed_at": None, "agent_id": None, "output": None}
+            row |= {"completed_at": None, "agent_id": None, "output": None, "prompt": None}
         case "TaskStarted":
             row |= {"status": "running", "agent_id": data["agent"]}
             row["started_at"] = max(row["scheduled_at"], min(time, _said(data["started_at"], time)))
@@ -161,14 +183,23 @@ def _task(tables: dict[str, Rows], root: str, event: Json, data: Json, time: dat
         case "TaskFailed":
             row |= {"status": "pending" if data["retried"] else "failed", "error": data["error"]}
             row |= {"agent_id": data["agent"], "completed_at": time}
+        case "TaskTimedOut":
+            row |= {"status": "pending" if data["retried"] else "timed_out"}
+            row |= {"completed_at": time, "error": data["reason"]}
+            row["agent_id"] = data["agent"] or row["agent_id"]
+        case "InputRequested":
+            row |= {"status": "waiting", "agent_id": data["agent"], "prompt": data["prompt"]}
+        case "InputProvided":
+            row["status"] = "pending"
         case "TaskCancelled":
             row |= {"status": "cancelled", "completed_at": time}
 
 
 def _count(row: Json, tasks: list[Json]) -> None:
     counted = Counter(task["status"] for task in tasks)
-    for status in ("scheduled", "running", "completed", "failed", "cancelled"):
+    for status in ("scheduled", "running", "waiting", "completed", "failed", "cancelled"):
         row[f"tasks_{status}"] = counted[status]
+    row["tasks_failed"] += counted["timed_out"]
 
 
 def _time(text: str) -> datetime:
@@ -187,7 +218,9 @@ def _said(text: str | None, otherwise: datetime) -> datetime:
 def _parsed(row: Json) -> Json:
     """The same row, its JSON columns as values."""
     return row | {
-        name: json.loads(row[name]) for name in ("input", "output") if row.get(name) is not None
+        name: json.loads(row[name])
+        for name in ("input", "output", "prompt")
+        if row.get(name) is not None
     }
 
 
