@@ -22,6 +22,7 @@ from processors.command_feed import CommandFeed
 from processors.command_processor import CommandProcessor
 from processors.event_feed import EventFeed
 from processors.inbox import Inbox
+from processors.letter_carrier import LetterCarrier
 from processors.manager_states import Roster
 from processors.managers import MANAGERS
 from processors.process_manager import TOPIC as MANAGERS_TOPIC
@@ -83,7 +84,9 @@ class Worker:
         return EventFeed(MANAGERS_TOPIC, loop, self.log, self.bus), loop
 
     def _projections(self) -> tuple[EventFeed, Projector]:
-        projector = Projector(PROJECTIONS, self.log, self._leases(PROJECTIONS_TOPIC), 0)
+        carrier = LetterCarrier(self.log, self.bus)
+        leases = self._leases(PROJECTIONS_TOPIC)
+        projector = Projector(PROJECTIONS, self.log, leases, 0, carrier=carrier)
         return EventFeed(PROJECTIONS_TOPIC, projector, self.log, self.bus), projector
 
     def app(self) -> App:

@@ -71,6 +71,7 @@ class Leases:
         self._looked: float | None = None  # when a round last succeeded
         self._missed = False  # a round has failed since
         self._changed = asyncio.Event()
+        self._rounding = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -80,7 +81,11 @@ class Leases:
 
     async def stop(self) -> None:
         """Hand everything back at once, and be no member any more."""
+        with contextlib.suppress(TimeoutError):  # or what is just being taken would be left behind
+            async with asyncio.timeout(LEAVE_S):
+                await self._rounding.acquire()
         await end(self._task)
+        self._rounding = asyncio.Lock()
         with contextlib.suppress(LogUnavailable, TimeoutError):
             async with asyncio.timeout(LEAVE_S):
                 await self.log.leave(self.consumer, self.owner, self._epochs())
@@ -152,7 +157,8 @@ class Leases:
             try:
                 if self._clock() >= due or await self.log.free(self.consumer):
                     due = self._clock() + between_s
-                    await self.round()
+                    async with self._rounding:
+                        await self.round()
             except LogUnavailable as error:
                 self._missed, due = True, min(due, self._clock() + LOOK_S)
                 self.counters.rounds_missed += 1

@@ -8,6 +8,7 @@ import typer
 
 from processors.cli.agents import agents
 from processors.cli.bench import bench
+from processors.cli.dead_letters import app as dead_letters
 from processors.cli.demo import demo
 from processors.cli.events import events
 from processors.cli.exits import CODES
@@ -52,6 +53,7 @@ LISTED: tuple[Callable[..., None], ...] = (
 for command in LISTED:
     app.command(epilog=CODES)(command)
 
+app.add_typer(dead_letters, name="dead-letters", epilog=CODES)
 app.command(hidden=True, epilog=CODES)(agents)
 # Its options, --help too, are those of its own commands, which are imported when it is called.
 PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}

@@ -105,6 +105,11 @@ class PostgresLog:
         if pool is not None:
             await pool.close()
 
+    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        """The rows of a statement that stands elsewhere; raises LogUnavailable."""
+        async with self._answered():
+            return list(await self.pool.fetch(statement, *arguments))
+
     async def partitions(self) -> int:
         """How many partitions this log has."""
         async with self._answered():

@@ -17,9 +17,9 @@ from processors.cli.app import app
 from processors.cli.files import FILE_BYTES_MAX
 
 COMMANDS = (
-    *("demo", "up", "migrate", "worker", "submit", "validate", "status", "watch"),
+    *("demo", "up", "migrate", "worker", "submit", "validate", "status", "watch", "explain"),
     *("pause", "resume", "cancel", "signal", "answer", "retry"),
-    *("events", "replay", "verify", "publish", "bench"),
+    *("events", "replay", "verify", "partitions", "publish", "bench"),
 )
 WORKFLOW: dict[str, Any] = {
     "name": "tides",
@@ -228,8 +228,10 @@ ENGINE_NEEDED = [
     ["events"],
     ["replay", "0190"],
     ["verify"],
+    ["partitions"],
     ["publish", "execution/x", "PauseExecution"],
     ["pause", "x"],
+    ["explain", "x"],
     ["retry", "x", "--task", "t", "--input", "1"],
 ]
 

@@ -68,11 +68,10 @@ def test_an_owner_that_shows_no_life_blocks_and_a_slow_read_model_does_not():
 @pytest.mark.parametrize(
     ("service", "words", "blocks"),
     [
-        (Service(0, 0, 0, 0, 1), "no live agent serves it (none registered)", True),
-        (Service(2, 0, 0, 0, 1), "no live agent serves it (2 registered)", True),
-        (Service(2, 2, 2, 4, 1), "all its agents are barred", True),
-        (Service(2, 0, 2, 0, 1), "its 2 agents are busy", False),
-        (Service(2, 0, 2, 4, 1), "4 could be begun now", False),
+        (Service(0, 0, why="No live agent serves it."), "No live agent serves it.", True),
+        (Service(2, 0, why="Lost."), "Lost. (2 registered)", True),
+        (Service(2, 0, busy=True), "all that serve it are busy", False),
+        (Service(2, 4), "4 agents could take one now", False),
         (Service(2), "1 task waits for an agent as r, the first one 1.5 min ago.", True),
     ],
 )

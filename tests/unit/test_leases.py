@@ -276,6 +276,38 @@ async def test_what_a_write_found_lost_is_forgotten_and_said(old):
     assert not old.leases._changed.is_set(), "said once"
 
 
+class Slow(MemoryLog):
+    """A log whose take-overs are made at once and answered later."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.made, self.answer = asyncio.Event(), asyncio.Event()
+
+    async def take(self, seen: Sequence[Cursor], owner: str) -> list[Cursor]:
+        taken = await super().take(seen, owner)
+        if owner == "me":
+            self.made.set()
+            await self.answer.wait()
+        return taken
+
+
+async def test_what_is_just_being_taken_is_handed_back_as_well():
+    """A stop in the middle of a take-over leaves nothing that others must wait for."""
+    log = Slow()
+    other = Leases(log, WRITER, "other", clock=Clock())
+    await other.round()
+    leases = Leases(log, WRITER, "me", lease_s=0.03)
+    async with asyncio.timeout(5):
+        await leases.start()  # everything is another's; who then goes
+        await other.stop()
+        await log.made.wait()
+        stopping = asyncio.create_task(leases.stop())
+        await asyncio.sleep(0)
+        log.answer.set()
+        await stopping
+    assert [cursor.owner for cursor in await log.cursors(WRITER)] == [None, None]
+
+
 async def test_a_beat_that_went_back_says_that_the_log_is_an_older_copy(log, old):
     """F28: what we hold is dropped, since our memory is ahead of it; then it is taken anew."""
     await old.round()

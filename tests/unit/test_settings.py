@@ -15,7 +15,8 @@ REDIS_URL = "redis://:s3cret@cache.example:6379/0"
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("DATABASE_URL", "REDIS_URL", "AGENTCORE_PARTITIONS", "AGENTCORE_LEASE_S"):
+    mine = ("PARTITIONS", "LEASE_S", "METRICS_PORT", "METRICS_HOST")
+    for name in ("DATABASE_URL", "REDIS_URL", *(f"AGENTCORE_{one}" for one in mine)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AGENTCORE_HOME", str(tmp_path))
 
@@ -34,6 +35,19 @@ def test_nothing_given_means_embedded_servers() -> None:
 def test_both_urls_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, DATABASE_URL=DATABASE_URL, REDIS_URL=REDIS_URL)
     assert read_settings().addresses == Addresses(DATABASE_URL, REDIS_URL)
+
+
+def test_metrics_are_served_only_where_a_port_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, AGENTCORE_METRICS_PORT="")
+    assert read_settings().metrics_port is None
+    given(monkeypatch, AGENTCORE_METRICS_PORT="9464")
+    settings = read_settings()
+    assert (settings.metrics_host, settings.metrics_port) == ("127.0.0.1", 9464), "this machine's"
+    given(monkeypatch, AGENTCORE_METRICS_HOST="0.0.0.0")
+    assert read_settings().metrics_host == "0.0.0.0"
+    given(monkeypatch, AGENTCORE_METRICS_PORT="70000")
+    with pytest.raises(BadSettings, match="AGENTCORE_METRICS_PORT"):
+        read_settings()
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_later_delivery_takes_over_an_attempt_whose_agent_died(answer):
     """F34: the highest delivery holds the attempt, and whoever had it before is too late."""
     begun = after(start(CHAIN), begin("a"))
     taken = begun.when(begin("a", agent=BOB, delivery=2)).then(
-        TaskTakenOver("a", 1, BOB, delivery=2)
+        TaskTakenOver("a", 1, BOB, delivery=2, previous=ANN)
     )
     assert taken.state.agents[0] == BOB
     taken.when(begin("a", agent=BOB, delivery=2)).then_nothing()
@@ -130,7 +130,9 @@ def test_whoever_begins_with_a_later_delivery_was_heard_of_first(answer):
 def test_an_agent_that_begins_again_after_a_restart_begins_anew():
     """F34: its time runs from there on, and what it sent before is too late."""
     begun = after(start(CHAIN), begin("a"))
-    again = begun.when(begin("a", delivery=3)).then(TaskTakenOver("a", 1, ANN, delivery=3))
+    again = begun.when(begin("a", delivery=3)).then(
+        TaskTakenOver("a", 1, ANN, delivery=3, previous=ANN)
+    )
     again.when(begin("a", delivery=3)).then_nothing()
     again.when(done("a", delivery=1)).refused("LATE_ANSWER")
     begun.when(done("a", delivery=3)).then_kinds(TaskCompleted, PhaseEntered, TaskScheduled)

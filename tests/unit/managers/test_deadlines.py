@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from aggregates.definitions.model import QUEUE_TIMEOUT_SECONDS as QUEUE_TIMEOUT_S
 from aggregates.execution_commands import StartExecution
 from aggregates.execution_events import (
     CompensationFailed,
@@ -30,7 +31,6 @@ from aggregates.execution_events import (
 from processors.managers import deadlines_state
 from processors.managers.deadlines import (
     DEADLINES,
-    QUEUE_TIMEOUT_S,
     RUN_GRACE_S,
     TAKEOVERS_MAX,
     UNDO_WAIT_S,

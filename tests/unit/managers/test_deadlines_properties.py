@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from aggregates.definitions.model import QUEUE_TIMEOUT_SECONDS as QUEUE_TIMEOUT_S
 from aggregates.execution_commands import StartExecution
 from aggregates.execution_events import (
     CompensationFailed,
@@ -33,7 +34,6 @@ from aggregates.execution_events import (
 )
 from processors.managers.deadlines import (
     DEADLINES,
-    QUEUE_TIMEOUT_S,
     RUN_GRACE_S,
     TAKEOVERS_MAX,
     UNDO_WAIT_S,

@@ -19,6 +19,7 @@ from aggregates.execution_events import (
     ExecutionRetried,
     InputProvided,
     InputRequested,
+    SignalReceived,
     TaskCancelled,
     TaskCompensated,
     TaskCompleted,
@@ -194,6 +195,27 @@ def test_an_execution_that_is_retried_goes_on_with_the_edited_inputs():
         again = before.when(*facts([retried, scheduled("a", 2)]))
         again.then(Ask(asked("a", 2, input=[1])))
         again.when(*facts([scheduled("b")])).then(Ask(asked("b")))
+
+
+WAITING = flow(a={"wait_for": "go"}, b=[])
+
+
+def test_a_task_that_waited_for_a_signal_gets_what_came_with_the_first_one():
+    """R11: also after a retry of the execution, to which it is not said again."""
+    before = reacting(DISPATCH, WAITING).given(
+        *facts([STARTED, SignalReceived("go", "first"), SignalReceived("go", "second")])
+    )
+    [effect] = before.when(*facts([scheduled("a")])).effects
+    assert isinstance(effect, Ask)
+    assert effect.assignment.signal == "first"
+    [effect] = before.when(*facts([scheduled("b")])).effects
+    assert isinstance(effect, Ask)
+    assert effect.assignment.signal is None, "it waits for nothing"
+    retried = ExecutionRetried("w", 1, WAITING.digest, ["a"], "again")
+    again = before.given(*facts([ExecutionFailed("x", "a")])).restored()
+    [effect] = again.when(*facts([retried, scheduled("a", 2)])).effects
+    assert isinstance(effect, Ask)
+    assert effect.assignment.signal == "first"
 
 
 # Undoing ----------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from processors.managers.health import (
     HEALTH,
     IN_A_ROW,
     IN_WINDOW,
+    LOSS_S,
     QUIET_S,
     QUIET_S_MAX,
     RESEND_S,
@@ -145,14 +146,12 @@ def test_what_counts_against_the_agent(failure):
     assert opened(see(health(), *[failure] * IN_A_ROW))
 
 
-def test_losing_its_tasks_counts_against_the_agent():
-    lost = told([TaskTakenOver("a", 1, "bob")])
-    for event in lost:
-        event.data["previous"] = "ann"
-    one = health()
-    for _ in range(IN_A_ROW - 1):
-        one.when(*lost).effects.clear()
-    assert opened([e for e in one.when(*lost).effects if isinstance(e, Send)])
+def test_dying_counts_against_the_agent_once_however_many_tasks_it_loses():
+    """Of all that it had, and what Redis lost for it: the same moment is one failure."""
+    lost, one = TaskTakenOver("a", 1, "bob", previous="ann"), health()
+    for times in range(IN_A_ROW - 1):
+        assert see(one, *[lost] * 100, at=times * LOSS_S) == []
+    assert opened(see(one, lost, at=IN_A_ROW * LOSS_S))
 
 
 @pytest.mark.parametrize(
