@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from math import inf
 
 import structlog
 
@@ -69,6 +70,7 @@ class Leases:
         self._beats: dict[int, tuple[int, int]] = {}
         self._lost: set[int] = set()  # and nobody has looked at `held` since
         self._looked: float | None = None  # when a round last succeeded
+        self._expiry = inf  # when the next of those that do not beat has waited long enough
         self._missed = False  # a round has failed since
         self._changed = asyncio.Event()
         self._rounding = asyncio.Lock()
@@ -153,6 +155,7 @@ class Leases:
         between_s = self.lease_s / BEATS_A_LEASE
         due = self._clock() + between_s
         while True:
+            due = min(due, self._expiry)
             await asyncio.sleep(max(0.0, min(LOOK_S, due - self._clock())))
             try:
                 if self._clock() >= due or await self.log.free(self.consumer):
@@ -160,7 +163,8 @@ class Leases:
                     async with self._rounding:
                         await self.round()
             except LogUnavailable as error:
-                self._missed, due = True, min(due, self._clock() + LOOK_S)
+                self._missed, self._expiry = True, inf
+                due = min(due, self._clock() + LOOK_S)
                 self.counters.rounds_missed += 1
                 logger.warning("leases_unavailable", consumer=self.consumer, error=str(error))
 
@@ -179,6 +183,7 @@ class Leases:
         cursors = await self.log.cursors(self.consumer)
         self._notice_older_log(cursors)
         self._looked, self._missed = now, False
+        self._expiry = self.members.expiry(now)
         if free := [cursor for cursor in cursors if self._may_take(cursor, now, missed_s)]:
             await self._take(free)
         self._give(now)
@@ -219,6 +224,8 @@ class Leases:
         was, since = self._seen.get(partition, (None, now))
         since = since + missed_s if was == is_now else now
         self._seen[partition] = (is_now, since)
+        steps = (since + self.lease_s, since + 2 * self.lease_s)
+        self._expiry = min([self._expiry, *(at for at in steps if at > now)])
         waits_s, dead = now - since, None
         if cursor.owner is not None:
             waits_s -= self.lease_s

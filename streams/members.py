@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import blake2b
+from math import inf
 
 from streams.log import Log
 
@@ -44,6 +45,11 @@ class Members:
             self._ranks.clear()
         if dead:  # one that was only slow comes back with its next beat
             await self.log.dismiss(self.consumer, dead)
+
+    def expiry(self, now: float) -> float:
+        """When the next one counts as dead if no beat of it comes."""
+        ends = (since + self.lease_s for _, since in self._seen.values())
+        return min((at for at in ends if at > now), default=inf)
 
     def _since(
         self, member: str, beats: Mapping[str, int], now: float, missed_s: float

@@ -202,6 +202,22 @@ async def test_it_is_beating_while_rounds_succeed(town, monkeypatch):
     assert not one.beating
 
 
+async def test_the_next_round_comes_when_a_silent_one_has_waited_long_enough(town):
+    """F24: not a whole round later."""
+    one, two = await town.arrive("one"), await town.arrive("two")
+    await town.settle()
+    town.workers.pop("two")
+    await town.round(0.0)
+    silent = town.now
+    assert one._expiry == silent + LEASE_S
+    await town.round()
+    assert one._expiry == silent + LEASE_S
+    town.now = silent + LEASE_S
+    await one.round()
+    assert set(one.held) == set(range(PARTITIONS))
+    assert two.held
+
+
 @given(some.lists(some.uuids().map(str), min_size=1, max_size=12, unique=True), some.data())
 def test_one_that_goes_moves_only_its_own_share(names, data):
     gone = data.draw(some.sampled_from(names))
