@@ -321,35 +321,3 @@ async def test_a_beat_that_went_back_says_that_the_log_is_an_older_copy(log, old
     await old.round(1.0)
     assert await old.round(LEASE_S) == {0, 1}
     assert old.leases.held[1].epoch == 2
-
-
-class Slow(MemoryLog):
-    """A log whose take-overs are made at once and answered later."""
-
-    def __init__(self) -> None:
-        super().__init__(2)
-        self.made, self.answer = asyncio.Event(), asyncio.Event()
-
-    async def take(self, seen: Sequence[Cursor], owner: str) -> list[Cursor]:
-        taken = await super().take(seen, owner)
-        if owner == "me":
-            self.made.set()
-            await self.answer.wait()
-        return taken
-
-
-async def test_what_is_just_being_taken_is_handed_back_as_well():
-    """A stop in the middle of a take-over leaves nothing that others must wait for."""
-    log = Slow()
-    other = Leases(log, WRITER, "other", clock=Clock())
-    await other.round()
-    leases = Leases(log, WRITER, "me", lease_s=0.03)
-    async with asyncio.timeout(5):
-        await leases.start()  # everything is another's; who then goes
-        await other.stop()
-        await log.made.wait()
-        stopping = asyncio.create_task(leases.stop())
-        await asyncio.sleep(0)
-        log.answer.set()
-        await stopping
-    assert [cursor.owner for cursor in await log.cursors(WRITER)] == [None, None]
