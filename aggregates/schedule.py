@@ -28,7 +28,8 @@ def schedule(
 ) -> list[Any]:
     """The attempts to begin when `freed` become ready and `in_flight` are left.
 
-    `leaving` is the task that makes room. With `at_once` none waits for a back-off.
+    `leaving` is the task that makes room. An attempt after a failed one waits for its back-off, one
+    after an answered question does not, and with `at_once` none does.
     """
     plan = state.plan
     assert plan is not None
@@ -37,7 +38,7 @@ def schedule(
         attempt = state.attempts[task] + 1
         definition = plan.definition.tasks[task]
         delay_ms = 0
-        if attempt > 1 and not at_once and task not in state.asked:
+        if attempt > 1 and not at_once and (task == leaving or task not in state.asked):
             counted = state.counted(task, attempt)
             delay_ms = retry_delay_ms(definition.retry_policy, counted, f"{state.id}/{task}")
         events.append(

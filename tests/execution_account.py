@@ -94,6 +94,7 @@ class Account(UndoingAccount):
             case TaskTakenOver():
                 assert status == "running"
                 assert event.delivery > self.delivery[task], "a take-over is a later delivery"
+                assert event.previous == self.holder[task]
                 self.holder[task], self.delivery[task] = event.agent, event.delivery
             case TaskCompleted():
                 assert (status, self.holder[task]) == ("running", event.agent)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from aggregates.decider import Blueprint
-from aggregates.execution import (
+from aggregates.execution_commands import (
+    CompleteCompensation,
     CompleteTask,
+    FailCompensation,
     FailTask,
+    RequestInput,
     StartExecution,
     StartTask,
-    TaskScheduled,
+    TimeOutTask,
 )
+from aggregates.execution_events import TaskScheduled
 from tests.flows import ROLE, flow
 from tests.spec import Given, given
 
@@ -44,6 +48,26 @@ def fail(
     delivery: int = 1,
 ) -> FailTask:
     return FailTask(task, attempt, agent, error, retryable, delivery=delivery)
+
+
+def ask(
+    task: str, attempt: int = 1, agent: str = ANN, prompt: Any = "?", delivery: int = 1
+) -> RequestInput:
+    return RequestInput(task, attempt, agent, prompt, delivery=delivery)
+
+
+def late(task: str, attempt: int = 1, kind: str = "run", reason: str = "No answer.") -> TimeOutTask:
+    return TimeOutTask(task, attempt, kind, reason)
+
+
+def undone(task: str, attempt: int = 1, agent: str = ANN) -> CompleteCompensation:
+    return CompleteCompensation(task, attempt, agent)
+
+
+def not_undone(
+    task: str, attempt: int = 1, agent: str = ANN, error: str = "no", retryable: bool = True
+) -> FailCompensation:
+    return FailCompensation(task, attempt, agent, error, retryable)
 
 
 def scheduled(task: str, attempt: int = 1, phase: int = 1, **more: Any) -> TaskScheduled:
