@@ -76,12 +76,12 @@ class LostTasks:
         return lost
 
     def _places(self, check: Recheck) -> list[str]:
-        """The streams where a task may be; none where it waits here."""
+        """Where a task may be; nowhere if it waits here, or if nobody knows who is there."""
         one, pushes = check.assignment, self._pushes
         role = tasks_key(one.tenant, one.role)
         if pushes is None or check.need is None:
             return [role]
-        if pushes.waits(one.message_id):
+        if pushes.waits(one.message_id) or not pushes.directory.fresh:
             return []
         if (host := pushes.host_of(one.message_id)) is not None:
             return [pushed_key(host), role]  # a host hands back what its agents cannot do

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from processors import commands
-from processors.agents import Agent, Assignment, TaskError, register
+from processors.agents import Agent, AgentHost, Assignment, TaskError, register
 from processors.allocation.policies import POLICIES
 from processors.managers import health
 from processors.settings import Addresses
@@ -165,6 +165,31 @@ async def test_a_failing_agents_circuit_opens_and_closes_again_when_it_works(
 
         await until(has_work_again, "work for the agent")
     assert "broken" in reason or not reason
+
+
+async def test_a_drained_agent_gets_nothing_new(addresses: Addresses) -> None:
+    """R12, R30: whether tasks are pulled or pushed, until it is registered again."""
+    agents = [Agent("tired", ("worker",), work, 4), Agent("fresh", ("worker",), work, 4)]
+    async with watching(addresses) as running, host(addresses, agents) as there:
+        await register(there.bus, agents, 16)
+        await running.client.call(commands.drain_agent("tired", "a new version comes"))
+        await until(lambda: _held_back(there, "tired"), "the closed gate")
+        for policy in ("pull", "least_loaded"):
+            execution = await start(running, flow(20, policy))
+            await completed(running.pool, [execution])
+            assert await doers(running, execution) == {"fresh": 20}
+        await register(there.bus, agents, 16)
+
+        async def works_again() -> bool:
+            execution = await start(running, flow(20, "pull"))
+            await completed(running.pool, [execution])
+            return (await doers(running, execution))["tired"] > 0
+
+        await until(works_again, "work for the agent")
+
+
+async def _held_back(there: AgentHost, agent: str) -> bool:
+    return there._desk.gates().get(agent) == 0
 
 
 async def test_a_role_without_an_agent_waits_and_completes_when_one_comes(

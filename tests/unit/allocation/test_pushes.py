@@ -158,6 +158,18 @@ async def test_a_task_that_waits_here_is_not_looked_for() -> None:
     assert world.sender.asked_again == 0
 
 
+async def test_nothing_is_missed_before_it_is_known_who_is_there() -> None:
+    """A partition was just taken: its pushed tasks lie with hosts that we have not seen yet."""
+    world = World()
+    for _ in range(3):
+        await world.sender.send([Recheck(ONE, LEAST)])
+    await world.watch.look()
+    await world.sender.send([Recheck(ONE, LEAST)])
+    assert world.sender.asked_again == 0
+    await world.sender.send([Recheck(ONE, LEAST)])
+    assert world.sender.asked_again == 1
+
+
 async def test_what_a_host_has_handed_back_is_left_to_those_who_pull() -> None:
     """Its agent takes nothing any more: the agent has room, as far as we know."""
     world = await two_hosts()
