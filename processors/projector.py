@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Container, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import asyncpg
 import structlog
 
 from processors.letter_carrier import LetterCarrier
+from processors.parking import KNOWN, UNREACHABLE, ParkedKeys, is_content
 from processors.process_manager import unseen
 from projections.projection import Projection
+from streams.ending import end
 from streams.leases import Leases
 from streams.log import LogUnavailable
 from streams.logs.postgres import PostgresLog
@@ -20,14 +22,7 @@ from streams.message import Event
 
 TOPIC = "projections"
 RETRY_S = 0.5
-UNREACHABLE = (
-    OSError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.TransactionRollbackError,
-)
+LOOK_S = 1.0  # how soon a decision about a parked key is seen
 
 # The lease's row decides, and every projection's own row moves with it. It must stand where we
 # left it: after a commit whose answer was lost, the same batch is not applied twice. While a new
@@ -52,7 +47,19 @@ WITH moved AS (
 SELECT partition FROM held
 """
 
+FENCE = """
+SELECT count(*) FROM (
+    SELECT 1 FROM cursors WHERE consumer = $1 AND partition = $2 AND epoch = $3 AND position = $4
+    AND owner IS NOT NULL FOR UPDATE
+) AS held
+"""
+"""Hold the lease's row where we left it, while a parked key is caught up."""
+
 logger = structlog.get_logger(__name__)
+
+
+class UnknownEvents(Exception):
+    """A newer version of the code has written events of types that this one does not know."""
 
 
 class Moved(Exception):
@@ -73,6 +80,17 @@ class Projector:
     events: int = 0
     _recorded: dict[int, int] = field(default_factory=dict)
     _reached: dict[tuple[str, int], int] = field(default_factory=dict)
+    parked: ParkedKeys = field(init=False)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _looking: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self.parked = ParkedKeys(self.log)
+
+    @property
+    def consumers(self) -> list[str]:
+        """The names under which the read models' cursors are kept."""
+        return [projection.consumer for projection in self.projections]
 
     async def open(self, partition: int) -> None:
         """Read on where the projection that is furthest behind stands."""
@@ -83,8 +101,11 @@ class Projector:
         self.positions[partition] = min(
             self._reached[projection.consumer, partition] for projection in self.projections
         )
+        await self.parked.load(self.consumers, partition)
         if self.carrier is not None:
             self.carrier.start()
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look(), name="parked keys")
 
     def close(self, partition: int) -> None:
         """Forget a partition that is no longer ours."""
@@ -97,11 +118,17 @@ class Projector:
 
     async def drain(self) -> None:
         """Every batch ends in a commit of its own; nothing is in hand between two."""
+        await end(self._looking)
+        self._looking = None
         if self.carrier is not None:
             await self.carrier.stop()
 
     async def handle(self, entries: Mapping[int, Sequence[Event]]) -> None:
         """Apply a batch; where that fails, open its partitions again and read it anew."""
+        async with self._turn:
+            await self._handle(entries)
+
+    async def _handle(self, entries: Mapping[int, Sequence[Event]]) -> None:
         fresh = {}
         for partition, events in entries.items():
             rest = unseen(events, self.positions.get(partition))
@@ -110,7 +137,14 @@ class Projector:
         if not fresh:
             return
         try:
-            await self._apply(fresh)
+            try:
+                await self._apply(fresh)
+            except (Moved, LogUnavailable):
+                raise
+            except Exception as error:
+                if not is_content(error):
+                    raise
+                await self._apply_carefully(fresh, error)
         except (Moved, LogUnavailable, *UNREACHABLE) as error:
             logger.warning("projection_waits", error=repr(error)[:200])
             for partition in fresh:
@@ -126,32 +160,97 @@ class Projector:
 
     async def _apply(self, fresh: Mapping[int, Sequence[Event]]) -> None:
         # All of it is taken before the first wait: a lease may be lost and come back meanwhile.
+        for events in fresh.values():
+            if not {event.type for event in events} <= KNOWN:
+                raise UnknownEvents
         statements = [
-            s for projection in self.projections for s in self._statements(projection, fresh)
+            s
+            for projection in self.projections
+            if (events := self._wanted(projection, fresh))
+            for s in projection.apply(events)
         ]
+        async with self._moving(fresh) as connection:
+            for text, arguments in statements:
+                await connection.execute(text, *arguments)
+
+    async def _apply_carefully(
+        self, fresh: Mapping[int, Sequence[Event]], error: Exception
+    ) -> None:
+        """Something in the batch cannot be applied: find it, park it, and apply the rest."""
+        logger.warning("projection_careful", error=repr(error)[:300])
+        failures = {}
+        foreign = {event.type for events in fresh.values() for event in events} - KNOWN
+        async with self._moving(fresh) as connection:
+            for projection in self.projections:
+                events = self._wanted(projection, fresh, foreign)
+                failures[projection.consumer] = await self.parked.apply(
+                    connection, projection, events
+                )
+        for consumer, some in failures.items():
+            self.parked.note(consumer, some)
+
+    @asynccontextmanager
+    async def _moving(self, fresh: Mapping[int, Sequence[Event]]) -> AsyncIterator[Any]:
+        """A transaction that moves the cursors, or raises Moved."""
         fence = (
             list(fresh),
             [self.leases.held[p].epoch for p in fresh],
             [events[-1].position for events in fresh.values()],
             TOPIC,
-            [projection.consumer for projection in self.projections],
+            self.consumers,
             [self._recorded[p] for p in fresh],
         )
         async with self.log.pool.acquire() as connection, connection.transaction():
             held = {row[0] for row in await connection.fetch(ADVANCE, *fence)}
             if held != fresh.keys():
                 raise Moved(f"{sorted(fresh.keys() - held)}")
-            for text, arguments in statements:
-                await connection.execute(text, *arguments)
+            yield connection
 
-    def _statements(
-        self, projection: Projection, fresh: Mapping[int, Sequence[Event]]
-    ) -> list[tuple[str, tuple[Any, ...]]]:
+    def _wanted(
+        self,
+        projection: Projection,
+        fresh: Mapping[int, Sequence[Event]],
+        foreign: Container[str] = frozenset(),
+    ) -> Sequence[Event]:
+        """The events that are new to a read model, of the types that it takes, or is to refuse."""
+        types = projection.types
         events = [
             event
             for partition, batch in fresh.items()
             for event in batch
             if event.position > self._reached[projection.consumer, partition]
-            and (not projection.types or event.type in projection.types)
+            and (not types or event.type in types or event.type in foreign)
         ]
-        return projection.apply(events) if events else []
+        return self.parked.passed(projection.consumer, events)
+
+    # Parked keys ---------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self.follow_again()
+            except (Moved, LogUnavailable, *UNREACHABLE) as error:
+                logger.warning("parked_keys_wait", error=repr(error)[:200])
+            except Exception:  # a bug in one key's going on leaves the others theirs
+                logger.exception("parked_keys_failed")
+
+    async def follow_again(self) -> int:
+        """Do what was decided about parked keys of our partitions; returns for how many."""
+        by_name = {projection.consumer: projection for projection in self.projections}
+        done = 0
+        for key in await self.parked.wanted(list(by_name), list(self.positions)):
+            async with self._turn:
+                cursor = self.leases.held.get(key.partition)
+                if cursor is None or key.partition not in self.positions:
+                    continue
+                until = self._reached[key.consumer, key.partition]
+                fence = (TOPIC, key.partition, cursor.epoch, self._recorded[key.partition])
+                async with self.log.pool.acquire() as connection, connection.transaction():
+                    if not await connection.fetchval(FENCE, *fence):
+                        raise Moved(f"[{key.partition}]")
+                    projection = by_name[key.consumer]
+                    failure = await self.parked.catch_up(connection, projection, key, until)
+                self.parked.caught_up(key, failure)
+                done += 1
+        return done
