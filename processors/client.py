@@ -22,7 +22,7 @@ from uuid_utils import uuid7
 from aggregates.problem import Refused
 from processors.replies import decode_outcome
 from processors.settings import Addresses
-from streams.bus import Bus, BusUnavailable
+from streams.bus import Bus, BusFull, BusUnavailable
 from streams.codec import COMMAND_BYTES_MAX, REPLY_PREFIX, encode_command
 from streams.ending import end
 from streams.logs.postgres import PostgresLog
@@ -108,6 +108,8 @@ class Client:
     async def publish(self, command: Command) -> None:
         """Put a command into its stream; raises BusUnavailable when that is not known to be done.
 
+        BusFull is one of these, and says that it was not.
+
         What is published while a batch is under way goes together as the next one.
         """
         message = encode_command(replace(command, actor=command.actor or self.actor))
@@ -123,21 +125,26 @@ class Client:
         await sent
 
     async def call(self, command: Command, timeout_s: float = TIMEOUT_S) -> Outcome:
-        """Publish a command and wait for its outcome; raises Rejected or NoAnswer."""
+        """Publish a command and wait for its outcome; raises Rejected, NoAnswer or BusFull."""
         command = replace(command, reply_to=self._replies)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         answer: asyncio.Future[Outcome] = loop.create_future()
+        refused: BusFull | None = None  # as long as every attempt was, nothing is under way
+        attempts = refusals = 0
         self._waiting[command.id] = answer
         if self._reader is None:
             self._reader = asyncio.create_task(self._read_replies(), name="client replies")
         try:
             while (left := deadline - loop.time()) > 0:
                 patience = min(left, RESEND_S)
+                attempts += 1
                 try:
                     await asyncio.wait_for(self.publish(command), patience)
-                except (BusUnavailable, TimeoutError):
+                except (BusUnavailable, TimeoutError) as error:
                     patience = min(left, RETRY_S)
+                    if isinstance(error, BusFull):
+                        refused, refusals = error, refusals + 1
                 done, _ = await asyncio.wait([answer], timeout=patience)
                 if done:
                     outcome = answer.result()
@@ -146,6 +153,8 @@ class Client:
                     return outcome
         finally:
             self._waiting.pop(command.id, None)
+        if refused is not None and refusals == attempts:
+            raise refused
         raise NoAnswer(f"No outcome of {command.type} {command.subject} came in {timeout_s:g} s.")
 
     def _stream(self, root: str) -> str:
@@ -166,6 +175,7 @@ class Client:
                 messages.setdefault(stream, []).append(message)
             failure: Exception | None = None
             try:
+                await self.bus.make_sure_of_room()
                 await self.bus.append(messages)
             except BusUnavailable as error:
                 failure = error

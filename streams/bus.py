@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from hashlib import sha1
+from math import inf
+from time import monotonic
 from typing import Any, cast
 
 from hiredis import pack_command
@@ -22,6 +24,8 @@ BLOCK_MS_MAX = 2_000
 SOCKET_TIMEOUT_S = 10.0  # longer than any BLOCK: a shorter one turns idle streams into errors
 CONNECT_TIMEOUT_S = 5.0
 CONNECTIONS_MAX = 64
+MEMORY_SHARE_MAX = 0.7  # of maxmemory: above it intake stops, so that mirror and answers need not
+MEMORY_LOOK_S = 0.5
 MIRROR_ENTRIES = 10_000  # the hot tail of each partition; older events are read from the table
 
 Entries = list[tuple[bytes, dict[bytes, bytes]]]
@@ -69,6 +73,10 @@ class BusUnavailable(Exception):
     """Redis did not answer in time, or refused: what was sent may have arrived or not."""
 
 
+class BusFull(BusUnavailable):
+    """Redis is nearly full, so no new commands are taken in; nothing was sent. Try again later."""
+
+
 class MemoryPolicyRefused(Exception):
     """Redis may evict streams: set `maxmemory-policy noeviction`, then start again."""
 
@@ -85,6 +93,7 @@ class Bus:
             max_connections=CONNECTIONS_MAX,
             health_check_interval=0,
         )
+        self._full = (-MEMORY_LOOK_S, False)  # when that was looked for last, and what was found
         pool = self.redis.connection_pool
         pool.connection_class = _packing(pool.connection_class)
 
@@ -97,6 +106,22 @@ class Bus:
     async def close(self) -> None:
         """Let go of the connections."""
         await self.redis.aclose()
+
+    async def make_sure_of_room(self) -> None:
+        """Before something new is taken in: raises BusFull where what is under way needs the rest.
+
+        Asked of Redis now and then; one without a maxmemory always has room.
+        """
+        looked, full = self._full
+        if monotonic() - looked >= MEMORY_LOOK_S:
+            try:
+                memory: Any = await self.redis.info("memory")
+            except RedisError as error:
+                raise BusUnavailable(str(error)[:200]) from error
+            full = memory["used_memory"] > MEMORY_SHARE_MAX * (memory["maxmemory"] or inf)
+            self._full = monotonic(), full
+        if full:
+            raise BusFull(BusFull.__doc__)
 
     async def mirror(self, shares: Sequence[tuple[int, int, Sequence[bytes]]]) -> list[list[int]]:
         """Copy committed events to their streams: (partition, first position, messages) each.

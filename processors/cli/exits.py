@@ -134,7 +134,7 @@ def _explain_servers(error: Exception) -> tuple[Code, str, dict[str, Any] | None
 
     from processors.client import NoAnswer, Rejected
     from processors.supervisor import ChildFailed
-    from streams.bus import BusUnavailable, MemoryPolicyRefused
+    from streams.bus import BusFull, BusUnavailable, MemoryPolicyRefused
     from streams.embedded import DataDirectoryRefused, ServerFailed
     from streams.log import LogUnavailable
 
@@ -145,6 +145,8 @@ def _explain_servers(error: Exception) -> tuple[Code, str, dict[str, Any] | None
         return Code.TIMED_OUT, f"{error} Is a worker running?", None
     if isinstance(error, UndefinedTableError) or "UndefinedTableError" in str(error):
         return Code.UNREACHABLE, "The database has no schema yet: run `orchestrator migrate`.", None
+    if isinstance(error, BusFull):
+        return Code.UNREACHABLE, str(error), None
     if isinstance(error, BusUnavailable):
         return Code.UNREACHABLE, f"Redis cannot be reached: {_text(error)}", None
     if isinstance(error, (LogUnavailable, PostgresError, InterfaceError)):

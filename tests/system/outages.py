@@ -16,6 +16,7 @@ from processors import commands
 from processors.agents import AgentHost
 from processors.client import Client, NoAnswer
 from processors.settings import Addresses
+from streams.bus import BusFull
 from streams.embedded import Servers, embedded
 from streams.ending import end
 from streams.message import Command
@@ -51,6 +52,7 @@ class Load:
     workflow: str
     acknowledged: list[str] = field(default_factory=list)
     unanswered: int = 0
+    refused: int = 0
     _starters: list[asyncio.Task[None]] = field(default_factory=list)
 
     def begin(self) -> None:
@@ -67,6 +69,8 @@ class Load:
                 await self.client.call(command, 5.0)
                 self.acknowledged.append(command.root)
                 return
+            except BusFull:
+                self.refused += 1
             except NoAnswer:  # it may have happened: the same command, again
                 self.unanswered += 1
 

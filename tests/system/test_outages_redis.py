@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from time import monotonic
 
+import pytest
 from redis.asyncio import Redis
 
+from processors import commands
+from processors.settings import Addresses
+from streams.bus import MEMORY_SHARE_MAX, BusFull, BusUnavailable
 from streams.embedded import Servers
-from tests.system.outages import own_servers, under_load
+from tests.processes import ROOT
+from tests.system.engine import completed, until
+from tests.system.outages import STARTS_AT_ONCE, own_servers, under_load
 
 AWAY_S = 8.0  # beyond every BLOCK, retry and lease
 FROZEN_S = 10.0
@@ -65,3 +73,61 @@ async def test_redis_stands_still_and_nobody_spins():
         await load.progress()
         await load.all_is_well(servers)
         assert "lease_lost" not in load.worker.diary()
+
+
+async def test_a_redis_that_fills_up_takes_nothing_new_in_and_ends_what_is_under_way():
+    """F14: intake stops at 70 % of maxmemory, before the mirror has to."""
+    async with own_servers() as servers, under_load(servers) as load:
+        async with Redis.from_url(servers.redis_url) as redis:
+            used = (await redis.info("memory"))["used_memory"]
+            await redis.config_set("maxmemory", int(used / (MEMORY_SHARE_MAX + 0.05)))
+            refused = load.refused
+
+            async def pushed_back():
+                return load.refused >= refused + STARTS_AT_ONCE
+
+            await until(pushed_back, "a refusal each")
+            accepted = len(load.acknowledged)
+            await completed(load.client.pool, load.acknowledged)
+            before = await load.client.pool.fetchval("SELECT count(*) FROM events")
+            with pytest.raises(BusFull, match="Try again later"):
+                await load.client.call(commands.start_execution(load.workflow), 0.5)
+            assert len(load.acknowledged) == accepted
+            assert await load.client.pool.fetchval("SELECT count(*) FROM events") == before
+            await redis.config_set("maxmemory", 0)
+        await load.progress()
+        await load.all_is_well(servers)
+        assert "mirror_failed" not in load.worker.diary()
+
+
+async def test_a_redis_that_is_full_stops_the_work_and_nothing_is_lost():
+    """F14: every write is refused, of the mirror too; nothing half done stays."""
+    async with own_servers() as servers, under_load(servers) as load:
+        async with Redis.from_url(servers.redis_url) as redis:
+            await redis.config_set("maxmemory", 1_000_000)  # less than it uses already
+            with pytest.raises(BusUnavailable, match="OOM"):
+                await load.client.bus.append({"s": [b"one more"]})
+            await asyncio.sleep(3.0)  # longer than a resend
+            await redis.config_set("maxmemory", 0)
+        await load.progress()
+        await load.all_is_well(servers)
+        assert "OOM" in load.worker.diary(), "void: the worker had nothing to write"
+
+
+async def test_a_redis_that_may_evict_is_refused_at_the_start():
+    """F15: with a sentence and an exit code."""
+    async with own_servers() as servers:
+        async with Redis.from_url(servers.redis_url) as redis:
+            await redis.config_set("maxmemory-policy", "allkeys-lru")
+        addresses = Addresses(servers.database_url, servers.redis_url)
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "processors", "worker"],
+            cwd=ROOT,
+            env=os.environ | addresses.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 3
+        assert "noeviction" in done.stderr
