@@ -9,7 +9,7 @@ import asyncpg
 from processors import commands
 from processors.client import Client
 from tests.system import checks
-from tests.system.engine import until
+from tests.system.engine import Engine, until
 
 
 async def events(pool: asyncpg.Pool, root: str) -> list[dict[str, Any]]:
@@ -40,3 +40,12 @@ async def started(client: Client, document: dict[str, Any], **options: Any) -> s
     command = commands.start_execution(created.root, **options)
     await client.call(command)
     return command.root
+
+
+async def withdrawn(on: Engine, times: int) -> None:
+    """Wait until so many attempts were withdrawn, which follows on the event that ends them."""
+
+    async def said() -> bool:
+        return on.managers.sender.withdrawn == times
+
+    await until(said, f"{times} withdrawals")

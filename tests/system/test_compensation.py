@@ -11,12 +11,13 @@ import pytest
 from processors import commands
 from processors.agents import Agent, Assignment, TaskError
 from processors.client import Client
-from processors.managers import dispatch
+from processors.managers import deadlines, dispatch
 from processors.settings import Addresses
 from streams.chain import verify
+from streams.partition import tasks_key
 from tests.system import checks
 from tests.system.engine import engine, host, process, until
-from tests.system.stories import events, happened, kinds, started
+from tests.system.stories import events, happened, kinds, started, withdrawn
 
 LEASE_S = 0.6
 SOON = {"max_attempts": 2, "initial_backoff_seconds": 0.01, "max_backoff_seconds": 0.01}
@@ -172,13 +173,35 @@ async def test_redis_loses_everything_between_two_undoings(
         root = await started(on.client, trip())
         waiting = await happened(on.pool, root, "CompensationScheduled", times=2)
         assert (waiting["task"], waiting["role"]) == ("pay", "cashier")
-        await on.client.bus.redis.flushdb()
+        bus, key = on.client.bus, tasks_key("default", "cashier")
+        await until(lambda: bus.redis.xlen(key), "what is asked of the cashier")
+        await bus.redis.flushdb()
         assert "ExecutionFailed" not in await kinds(on.pool, root), "void: too late"
         async with host(addresses, office.agents("cashier")):
             end = await happened(on.pool, root, "ExecutionFailed")
         assert on.managers.sender.asked_again > 0, "void: nothing was lost"
         assert office.undone == UNDONE
         assert (end["compensated"], end["not_compensated"]) == (ORDER, [])
+
+
+async def test_an_undoing_that_nobody_does_is_timed_out_and_parked(
+    addresses: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R31, R33: there is no cashier; the clerk undoes the rest."""
+    monkeypatch.setattr(deadlines, "UNDO_WAIT_S", 0.0)
+    monkeypatch.setattr(deadlines, "RUN_GRACE_S", 0.1)
+    office, document = Office(), trip()
+    for task in document["tasks"]:
+        task["timeout_seconds"] = 0.3
+    async with engine(addresses) as on, host(addresses, office.agents("clerk")):
+        root = await started(on.client, document)
+        end = await happened(on.pool, root, "ExecutionFailed")
+        assert office.undone == [UNDONE[0], UNDONE[2]]
+        assert (end["compensated"], end["not_compensated"]) == (["book", "reserve"], ["pay"])
+        parked = await happened(on.pool, root, "CompensationParked")
+        assert (parked["task"], parked["attempts"]) == ("pay", SOON["max_attempts"])
+        assert parked["error"].startswith("TIMED_OUT")
+        await withdrawn(on, SOON["max_attempts"])
 
 
 async def test_a_cancelled_execution_is_undone_too(addresses: Addresses) -> None:

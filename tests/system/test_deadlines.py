@@ -16,7 +16,7 @@ from streams.bus import Bus
 from streams.codec import decode_command
 from streams.partition import commands_key, partition_of, tasks_key
 from tests.system.engine import definition, engine, process, until
-from tests.system.stories import happened, kinds, started
+from tests.system.stories import happened, kinds, started, withdrawn
 
 ROLE = "worker"
 
@@ -90,7 +90,7 @@ async def test_an_agent_that_hangs_is_timed_out_and_the_task_is_tried_again(
         assert refused["code"] in ("LATE_ANSWER", "EXECUTION_ENDED")
         done = await happened(on.pool, root, "TaskCompleted")
         assert (done["attempt"], done["output"]) == (2, 2)
-        assert on.managers.sender.withdrawn == 1
+        await withdrawn(on, 1)
 
 
 async def test_a_task_that_nobody_takes_fails_with_the_reason(addresses: Addresses) -> None:
@@ -102,7 +102,7 @@ async def test_a_task_that_nobody_takes_fails_with_the_reason(addresses: Address
         assert "No agent has taken it" in end["reason"]
         late = await happened(on.pool, root, "TaskTimedOut")
         assert (late["agent"], late["kind"], late["retried"]) == (None, "queue", False)
-        assert on.managers.sender.withdrawn == 1
+        await withdrawn(on, 1)
 
 
 async def test_an_execution_ends_when_its_own_time_is_over(addresses: Addresses) -> None:
