@@ -47,6 +47,7 @@ class Pushes:
         self.waiting = 0
         self._clock = clock
         self._given: OrderedDict[str, Given] = OrderedDict()
+        self._holders: dict[Candidate, None] = {}
         self._last: OrderedDict[Queue, str] = OrderedDict()
         self._queues: dict[Queue, OrderedDict[str, Assignment]] = {}
         self._queue_of: dict[str, Queue] = {}
@@ -111,6 +112,9 @@ class Pushes:
 
     def orphans(self) -> list[Given]:
         """What was given to agents that are lost, or that their hosts do not have any more."""
+        self._holders = {one: None for one in self._holders if one.own}
+        if not any(map(self._is_gone, self._holders)):
+            return []
         return [given for given in self._given.values() if self._is_gone(given.to)]
 
     def _is_gone(self, one: Candidate) -> bool:
@@ -144,6 +148,7 @@ class Pushes:
 
     def _give(self, message_id: str, assignment: Assignment, need: Need, to: Candidate) -> Given:
         self.settle(message_id)
+        self._holders[to] = None
         to.own += 1
         to.peak = max(to.peak, to.own)
         given = self._given[message_id] = Given(assignment, need, to, self._clock())

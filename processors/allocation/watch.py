@@ -90,6 +90,8 @@ class Watch:
         if not fresh:
             return []
         known = await self.states.known(fresh)
+        for agent in fresh:  # who was never registered is not asked after at every look
+            self._note("MarkAgentLost", agent)
         return [self._say(known[a], "MarkAgentLost", silent[a]) for a in fresh if a in known]
 
     def _returned(self) -> list[Command]:
@@ -110,11 +112,14 @@ class Watch:
     def _may_say(self, kind: str, agent: str) -> bool:
         return self.directory.clock() >= self._said.get((kind, agent), 0.0)
 
-    def _say(self, state: State, kind: str, one: Candidate) -> Command:
-        self._said.pop((kind, state.agent), None)
-        self._said[kind, state.agent] = self.directory.clock() + SAY_AGAIN_S
+    def _note(self, kind: str, agent: str) -> None:
+        self._said.pop((kind, agent), None)
+        self._said[kind, agent] = self.directory.clock() + SAY_AGAIN_S
         if len(self._said) > SAID_MAX:
             self._said.popitem(last=False)
+
+    def _say(self, state: State, kind: str, one: Candidate) -> Command:
+        self._note(kind, state.agent)
         said = {}
         if kind == "MarkAgentLost":
             seconds = f"{self.directory.lost_s:g}"

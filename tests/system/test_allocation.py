@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from processors import commands
-from processors.agents import Agent, AgentHost, Assignment, TaskError, register
+from processors.agents import Agent, AgentHost, Assignment, Handler, TaskError, register
 from processors.allocation.policies import POLICIES
+from processors.app import ROLES
+from processors.client import Client
 from processors.managers import health
 from processors.settings import Addresses
-from tests.system.engine import Engine, completed, engine, host, until
+from tests.system.engine import Engine, completed, engine, host, process, until
 from tests.system.test_agent_processes import FOR_EVER, child
 
 LOOK_S = 0.1
@@ -346,3 +348,40 @@ async def rejections(running: Engine, execution: str, actor: str) -> int:
             actor,
         )
     )
+
+
+async def test_what_a_killed_worker_had_given_out_and_kept_waiting_goes_on_with_the_next(
+    addresses: Addresses,
+) -> None:
+    """R30, F11, I18: what was pushed is found where it lies, what waited is asked for anew."""
+    opened = asyncio.Event()
+
+    async def wait(_: Assignment) -> str:
+        await opened.wait()
+        return "done"
+
+    document = flow(5, "least_loaded", retry_policy={"max_attempts": 1})
+    async with Client(addresses, actor="test") as client, host(addresses, [slow(wait)]) as there:
+        with process(addresses, roles=ROLES, lease_s=1.0) as worker:
+            worker.ready()
+            create = commands.create_workflow(definition=document)
+            await client.call(create)
+            began = commands.start_execution(create.root)
+            await client.call(began)
+
+            async def both_run() -> bool:
+                return there.in_hand == 2
+
+            await until(both_run, "two tasks at work")
+            worker.kill()
+        async with watching(addresses) as running:
+            opened.set()
+            await completed(running.pool, [began.root])
+            found = await attempts(running, began.root)
+    assert found["TaskCompleted", 1, "slow"] == 5
+    assert {attempt for _, attempt, _ in found} == {1}
+
+
+def slow(handler: Handler) -> Agent:
+    """An agent with room for two."""
+    return Agent("slow", ("worker",), handler, 2)

@@ -53,6 +53,13 @@ async def test_what_does_not_show_in_the_read_model_is_said_again() -> None:
     assert world.told() == [("MarkAgentLost", "a")] * 2
 
 
+async def test_who_was_never_registered_is_seldom_asked_after() -> None:
+    world = await alive()
+    await world.pass_(LOST_S + SAY_AGAIN_S - 1)
+    assert world.asked_for == [{"a", "stranger"}]
+    assert ("MarkAgentLost", "stranger") not in world.told()
+
+
 async def test_only_the_owner_of_its_partition_speaks_of_an_agent() -> None:
     world = await alive()
     world.epoch = None

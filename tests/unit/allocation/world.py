@@ -34,6 +34,7 @@ class World:
     bus: FakeBus = field(default_factory=FakeBus)
     beats: dict[str, int] = field(default_factory=dict)
     offset: str = "0-0"
+    asked_for: list[set[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.directory = Directory(cast(Bus, self.bus), self, lambda: self.now)
@@ -57,7 +58,9 @@ class World:
 
     async def known(self, agents: Iterable[str]) -> dict[str, State]:
         """As the table has it."""
-        return {name: self.read_model[name] for name in agents if name in self.read_model}
+        asked = set(agents)
+        self.asked_for.append(asked)
+        return {name: self.read_model[name] for name in asked & self.read_model.keys()}
 
     # What happens
 
