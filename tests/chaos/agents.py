@@ -1,7 +1,8 @@
 """Agents as the zygote's child: they do what a task's metadata says, honestly or not.
 
 `metadata.do` may say: {"sleep_s": 0.2, "fail_first": 2, "fatal": true, "crash_first": 1,
-"twice": true, "late": true, "never_first": true}.
+"hang_first": 1, "twice": true, "late": true, "ask": true, "undo_fail_first": 1,
+"undo_fatal": true}.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import orjson
 from redis.exceptions import RedisError
 
 from processors.agents import Agent, AgentHost, Assignment, TaskError
+from processors.agents.answers import NeedInput
 from tests.chaos import moments
 from tests.chaos.told import Teller, configure_logs, stop_event
 
 LIES_S = 0.3  # after the honest answer has gone
+HANG_S = 30.0
 
 
 async def main(told: dict[str, Any]) -> None:
@@ -70,16 +73,18 @@ class Doing:
     def __call__(self, assignment: Assignment) -> Any:
         """At once where nothing takes time, so that hundreds a second cost little."""
         do = assignment.metadata.get("do") or {}
+        if assignment.kind == "compensation":
+            return self._undo(assignment, do)
         if do.get("twice") or (do.get("late") and assignment.attempt > 1):
             lie = asyncio.create_task(self._lie(assignment, do))
             self._lying.add(lie)
             lie.add_done_callback(self._lying.discard)
-        if do.get("sleep_s"):
+        if do.get("sleep_s") or assignment.attempt <= do.get("hang_first", 0):
             return self._slowly(assignment, do)
         return self._answer(assignment, do)
 
     async def _slowly(self, assignment: Assignment, do: dict[str, Any]) -> Any:
-        await asyncio.sleep(do["sleep_s"])
+        await asyncio.sleep(do.get("sleep_s", HANG_S))
         return self._answer(assignment, do)
 
     def _answer(self, assignment: Assignment, do: dict[str, Any]) -> Any:
@@ -89,7 +94,17 @@ class Doing:
             raise ZeroDivisionError("a bug in an agent")
         if do.get("fatal"):
             raise TaskError("never", retryable=False)
+        if do.get("ask") and assignment.answer is None:
+            raise NeedInput("really?")
         return {"task": assignment.task_id}
+
+    @staticmethod
+    def _undo(assignment: Assignment, do: dict[str, Any]) -> Any:
+        if assignment.attempt <= do.get("undo_fail_first", 0):
+            raise TaskError("not undone yet")
+        if do.get("undo_fatal"):
+            raise TaskError("cannot be undone", retryable=False)
+        return {"undone": assignment.task_id}
 
     async def _lie(self, assignment: Assignment, do: dict[str, Any]) -> None:
         """What no honest agent says: for an attempt that is over, or in another's name."""
@@ -97,6 +112,7 @@ class Doing:
         said = []
         if do.get("twice"):
             said.append((assignment.attempt, "somebody-else", assignment.tenant))
+            said.append((assignment.attempt, "somebody-else", "intruders"))
         if do.get("late"):
             said.append((assignment.attempt - 1, f"{self.name}-{assignment.role}", "default"))
         for attempt, agent, tenant in said:

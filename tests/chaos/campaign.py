@@ -29,13 +29,36 @@ CONVERGENCE_S = 10.0
 PATIENCE_S = 60.0  # to say how late it was, where it was too late
 DRAIN_S = 25.0  # what a dead worker had read from the inbox is claimed after ten
 LOOK_S = 0.1
+ROUNDS_MAX = 8  # of all actions, until there were enough executions
 
 LAGGING = """
-SELECT count(*) FROM cursors AS head
-LEFT JOIN cursors AS reader ON reader.partition = head.partition AND reader.consumer <> 'commands'
-    AND reader.consumer !~ '@'
-WHERE head.consumer = 'commands' AND head.position > coalesce(reader.position, 0)
+SELECT reader.consumer, head.partition, reader.position, head.position
+FROM cursors AS head JOIN cursors AS reader USING (partition)
+WHERE head.consumer = 'commands' AND reader.consumer <> 'commands' AND reader.consumer !~ '@'
+  AND head.position > reader.position
 """
+
+
+LOGGED = {
+    "TaskFailed": "failed attempts",
+    "TaskTimedOut": "time-outs",
+    "TaskTakenOver": "tasks taken over by answer",
+    "TaskCompensated": "tasks undone",
+    "CompensationParked": "compensations parked",
+    "CompensationFailed": "failed compensations",
+    "InputRequested": "asked for input",
+    "ExecutionRetried": "executions retried",
+    "ExecutionPaused": "executions paused",
+    "ExecutionCancelled": "executions cancelled",
+}
+REFUSALS = {
+    "LATE_ANSWER": "late answers refused",
+    "NOT_YOURS": "late answers refused",
+    "UNKNOWN_EXECUTION": "reordered commands refused",
+    "EXECUTION_ENDED": "reordered commands refused",
+    "FOREIGN_TENANT": "foreign answers refused",
+}
+"""What the log has of it, by the words of `counters`."""
 
 
 @dataclass
@@ -140,13 +163,11 @@ async def campaign(
     async with scene(on, seed) as at:
         await at.load.prepare(large=1)
         nemesis, quiet = Nemesis(at.ground, at.fleet, seed), asyncio.Event()
-        loading = asyncio.create_task(at.load.run(executions, quiet))
-        harmed = 0
-        while harmed < rounds or len(at.load.runs) < executions:
+        loading = asyncio.create_task(at.load.run(quiet))
+        for turn in range(ROUNDS_MAX):
+            if turn >= rounds and len(at.load.runs) >= executions:
+                break
             await nemesis.run(nemesis.plan(*share))
-            harmed += 1
-            if loading.done():
-                loading.result()
         quiet.set()
         await loading
         await check(at, report)
@@ -162,14 +183,16 @@ async def check(at: Scene, report: Report) -> None:
     """Quiet; wait until all have ended and everybody has read everything; then prove it."""
     at.ground.heal()
     begun = monotonic()
-    while monotonic() - begun < PATIENCE_S:
-        if not at.load.open and not at.load.following and await _caught_up(at.ground):
-            break
+    waited_for = ["the first look"]
+    while waited_for and monotonic() - begun < PATIENCE_S:
         await asyncio.sleep(LOOK_S)
+        waited_for = [run.execution_id for run in at.load.open] + [*at.load.asking]
+        waited_for += await _lagging(at.ground)
     report.converged_s = monotonic() - begun
-    report.wrong += await _bounded(at.ground)
     if report.converged_s > CONVERGENCE_S:
-        report.wrong.append(f"I15 converges: only after {report.converged_s:.1f} s")
+        last = "; ".join(waited_for[: checker.SAID_MAX])
+        report.wrong.append(f"I15 converges: only after {report.converged_s:.1f} s, {last}")
+    report.wrong += await _bounded(at.ground)
     report.executions = len(at.load.runs)
     report.seen.update(at.fleet.seen())
     report.figures["resources"] = {c.name: c.resources() for c in at.fleet.workers}
@@ -181,6 +204,9 @@ async def check(at: Scene, report: Report) -> None:
         except AssertionError as error:
             report.wrong.append(f"I13 projection-equals-fold: {error}")
     report.wrong += _unexpected(at.load, facts)
+    report.seen["races of cancel and end"] += sum(
+        run.cancelled and run.ended != "ExecutionCancelled" for run in at.load.runs.values()
+    )
     _count(facts, report.seen)
     report.figures["events"] = sum(map(len, facts.events.values()))
 
@@ -201,12 +227,20 @@ def _unexpected(load: Load, facts: checker.Facts) -> list[str]:
                 failed[event["data"]["task"]] = failed.get(event["data"]["task"], 0) + 1
         if failed != run.shape.failures:
             wrong.append(f"I18: {run.execution_id} ({run.shape.name}) failed {failed}")
+        said = events[-1]["data"]
+        undone = (said.get("compensated"), said.get("not_compensated"))
+        if undone != (run.shape.undone or (None, None)):
+            wrong.append(f"I9: {run.execution_id} ({run.shape.name}) has undone {undone}")
     return checker.say("ends", wrong)
 
 
-async def _caught_up(on: Ground) -> bool:
+async def _lagging(on: Ground) -> list[str]:
+    """Which readers have not read which partition to its end."""
     async with on.database() as database:
-        return not await database.fetchval(LAGGING)
+        return [
+            f"{consumer} is at {position} of {head} in partition {partition}"
+            for consumer, partition, position, head in await database.fetch(LAGGING)
+        ]
 
 
 async def _bounded(on: Ground) -> list[str]:
@@ -224,7 +258,8 @@ async def _bounded(on: Ground) -> list[str]:
 
 
 async def _left(on: Ground) -> AsyncIterator[tuple[str, int]]:
-    keys = [key async for key in on.redis.scan_iter("tasks:*")]
+    # What was asked of a role that nobody serves stays until somebody does, though nobody waits.
+    keys = [key async for key in on.redis.scan_iter("tasks:*") if b"/nobody" not in key]
     for key in [*keys, b"commands"]:
         if await on.redis.type(key) == b"stream" and (left := await on.redis.xlen(key)):
             yield key.decode(), left
@@ -234,15 +269,8 @@ def _count(facts: checker.Facts, seen: Seen) -> None:
     """What the log itself has seen."""
     for events in facts.events.values():
         for event in events:
-            if event["type"] == "TaskFailed":
-                seen["failed attempts"] += 1
-            elif event["type"] == "TaskTakenOver":
-                seen["tasks taken over by answer"] += 1
-            elif event["type"] == checker.REFUSED:
-                code = event["data"].get("code")
-                if code in ("LATE_ANSWER", "NOT_YOURS"):
-                    seen["late answers refused"] += 1
-                elif code in ("UNKNOWN_EXECUTION", "EXECUTION_ENDED"):
-                    seen["reordered commands refused"] += 1
+            seen[LOGGED.get(event["type"], "other events")] += 1
+            if event["type"] == checker.REFUSED:
+                seen[REFUSALS.get(event["data"].get("code"), "other refusals")] += 1
     seen["take-overs"] += len(facts.epochs) - facts.partitions
     seen["dead letters kept"] += len(facts.letters)

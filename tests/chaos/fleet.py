@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from processors.settings import Addresses
 from tests.chaos.counters import Seen
 from tests.chaos.ground import Ground
 from tests.chaos.load import ROLES
@@ -166,9 +167,10 @@ class Fleet:
         mutations: Iterable[str] = (),
         armed: tuple[str, str] | None = None,
         lease_s: float | None = None,
+        addresses: Addresses | None = None,
     ) -> Child:
         """A further worker, once it works; not waited for where it is armed."""
-        addresses = self.ground.addresses
+        addresses = addresses or self.ground.addresses
         config = {
             "roles": list(roles),
             "mutations": list(mutations),

@@ -109,6 +109,11 @@ class Ground:
             _through(self.servers.redis.url, self.redis_proxy.port),
         )
 
+    @property
+    def straight(self) -> Addresses:
+        """Past the proxies, for whoever is not cut off by them."""
+        return Addresses(self.database_url, self.servers.redis.url)
+
     @asynccontextmanager
     async def database(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection of one's own, straight."""

@@ -10,6 +10,7 @@ import asyncio
 import json
 import random
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class Run:
     shape: Shape
     cancelled: bool = False
     ended: str = ""
+    retried: bool = False
 
     @property
     def ends(self) -> set[str]:
@@ -64,6 +66,8 @@ class Load:
         self.directory = directory
         self.runs: dict[str, Run] = {}
         self.counted: Counter[str] = Counter()
+        self.asking: set[str] = set()
+        """The commands whose outcome a client waits for."""
         self._seed = seed
         self._sent = (directory / "sent.jsonl").open("a")
         self._acks = (directory / "acks.jsonl").open("a")
@@ -71,7 +75,7 @@ class Load:
         self._large: list[Shape] = []
         self._workflows: dict[str, str] = {}
         self.following: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(OPEN_MAX)
+        self._under_way = 0
 
     async def close(self) -> None:
         """Nothing more is written down."""
@@ -94,21 +98,17 @@ class Load:
             await self.give(creating)
             self._workflows[shape.name] = creating.root
 
-    async def run(self, count: int, stop: asyncio.Event, pause_s: float = 0.02) -> None:
-        """Begin executions until there are so many and `stop` is set; at most OPEN_MAX at once."""
+    async def run(self, stop: asyncio.Event, pause_s: float = 0.02) -> None:
+        """Begin executions until `stop` is set; at most OPEN_MAX at once."""
         number = len(self.runs)
-        while number < count or not stop.is_set():
-            await self._room.acquire()
-            task = asyncio.create_task(self._execute(number))
-            self.following.add(task)
-            task.add_done_callback(self.following.discard)
+        while not stop.is_set():
+            if self._under_way >= OPEN_MAX:
+                await asyncio.sleep(0.05)
+                continue
+            self._under_way += 1
+            self._follow(self._execute(number))
             number += 1
             await asyncio.sleep(pause_s)
-
-    async def settled(self) -> None:
-        """Wait until every client has its answers."""
-        while self.following:
-            await asyncio.wait(self.following)
 
     async def follow(self, database: Any) -> None:
         """Note the ends of executions from the log, until cancelled."""
@@ -128,9 +128,21 @@ class Load:
 
     def _note(self, kind: str, execution_id: str) -> None:
         run = self.runs.get(execution_id)
-        if run is not None and kind in ENDS and not run.ended:
+        if run is None or run.ended:
+            return
+        if kind == "InputRequested":
+            self._follow(self.give(commands.provide_input(execution_id, "a", {"yes": True})))
+        elif kind == "ExecutionFailed" and run.shape.retried and not run.retried:
+            run.retried = True
+            self._follow(self.give(commands.retry_execution(execution_id, reason="chaos")))
+        elif kind in ENDS:
             run.ended = kind
-            self._room.release()
+            self._under_way -= 1
+
+    def _follow(self, doing: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(doing)
+        self.following.add(task)
+        task.add_done_callback(self.following.discard)
 
     async def _execute(self, number: int) -> None:
         """One execution, and the oddities that its number brings with it."""
@@ -139,7 +151,10 @@ class Load:
         run = Run(f"x{self._seed}-{number}-{commands.new_id()}", shape)
         self.runs[run.execution_id] = run
         starting = commands.start_execution(
-            self._workflows[shape.name], execution_id=run.execution_id, input={"n": number}
+            self._workflows[shape.name],
+            execution_id=run.execution_id,
+            input={"n": number},
+            timeout_seconds=shape.timeout_s,
         )
         odd = chance.random()
         if odd < 0.1:  # reordered: what cannot be yet
@@ -148,12 +163,15 @@ class Load:
             run.cancelled = not await self._publish(early, _answer(run.execution_id))
         if odd > 0.8:
             await self._publish(*[starting] * chance.randint(1, 3), inbox=odd > 0.9)
-        cancel_it = chance.random() < 0.08
+        cancel_it = chance.random() < 0.08 and not shape.retried
         run.cancelled |= cancel_it
         await self.give(starting)
         if chance.random() < 0.15:
             copies = COPIES_MAX if chance.random() < 0.1 else chance.randint(1, 5)
             await self._publish(*[starting] * copies)
+        if shape.signal:
+            await asyncio.sleep(chance.random())
+            await self.give(commands.signal_execution(run.execution_id, shape.signal))
         if cancel_it:
             await asyncio.sleep(chance.random())
             cancel = commands.cancel_execution(run.execution_id, "chaos")
@@ -180,6 +198,7 @@ class Load:
     async def give(self, command: Command) -> dict[str, Any]:
         """Give a command until its outcome is known, and write the outcome down."""
         self._write(self._sent, id=command.id, subject=command.subject, type=command.type)
+        self.asking.add(f"{command.type} {command.subject} ({command.id})")
         while True:
             try:
                 outcome = await self.client.call(command, ANSWER_S)
@@ -194,6 +213,7 @@ class Load:
                 self.counted["given again"] += 1
                 continue
             self._write(self._acks, id=command.id, subject=command.subject, **told)
+            self.asking.discard(f"{command.type} {command.subject} ({command.id})")
             return told
 
     async def _publish(self, *said: Command, inbox: bool = False) -> bool:

@@ -26,6 +26,15 @@ class Shape:
     end: str = "ExecutionCompleted"
     failures: dict[str, int] = field(default_factory=dict)
     weight: int = 4
+    timeout_s: float | None = None
+    signal: str | None = None
+    """Given by a client some time after the start."""
+    asks: bool = False
+    """A client answers what its tasks ask."""
+    retried: bool = False
+    """After its first failure, a person has it tried again."""
+    undone: tuple[list[str], list[str]] | None = None
+    """What its end says was undone, and what could not be."""
 
 
 def task(name: str, *after: str, role: int = 0, do: Json | None = None, **more: Any) -> Json:
@@ -131,7 +140,100 @@ def shapes() -> list[Shape]:
         ),
         Shape("layers", document("layers", layers()), weight=2),
     ]
-    return made
+    return made + waiting() + undoing()
+
+
+def waiting() -> list[Shape]:
+    """Executions that wait for a clock or for people."""
+    return [
+        Shape(
+            "hangs",
+            document("hangs", [task("a", do={"hang_first": 1}, timeout_seconds=0.4)]),
+            failures={"a": 1},
+            weight=2,
+        ),
+        Shape(
+            "overdue",
+            document("overdue", [task("a"), task("b", "a", do={"sleep_s": 6.0})]),
+            end="ExecutionFailed",
+            timeout_s=1.0,
+            weight=1,
+        ),
+        Shape(
+            "unserved",
+            document(
+                "unserved",
+                [task("a"), {"task_id": "b", "agent_role": "nobody", "depends_on": ["a"]}],
+                coordination={"queue_timeout_seconds": 1.0},
+            ),
+            end="ExecutionFailed",
+            weight=1,
+        ),
+        Shape(
+            "signalled",
+            document("signalled", [task("a"), task("b", "a", wait_for="go"), task("c", "b")]),
+            signal="go",
+            weight=2,
+        ),
+        Shape(
+            "asking",
+            document("asking", [task("a", do={"ask": True}), task("b", "a", role=2)]),
+            asks=True,
+            weight=2,
+        ),
+        Shape(
+            "retried",
+            document(
+                "retried",
+                [
+                    task("a"),
+                    task("b", "a", do={"fail_first": 1}, retry_policy=QUICK | {"max_attempts": 1}),
+                    task("c", "b", role=1),
+                ],
+            ),
+            failures={"b": 1},
+            retried=True,
+            weight=2,
+        ),
+    ]
+
+
+def undoing() -> list[Shape]:
+    """Executions that fail and undo what they did; some of it cannot be undone."""
+    fails = {"fatal": True}
+    return [
+        Shape(
+            "saga",
+            document(
+                "saga",
+                [
+                    task("a", compensation_action="undo", do={"undo_fail_first": 1}),
+                    task("b", "a", role=1, compensation_action="gamma/undo"),
+                    task("c", "b", role=2),
+                    task("d", "c", role=2, do=fails),
+                ],
+                agents={role: {} for role in ROLES},
+            ),
+            end="ExecutionFailed",
+            failures={"d": 1},
+            undone=(["b", "a"], []),
+        ),
+        Shape(
+            "parked",
+            document(
+                "parked",
+                [
+                    task("a", compensation_action="undo"),
+                    task("b", "a", compensation_action="undo", do={"undo_fatal": True}),
+                    task("c", "b", role=2, do=fails),
+                ],
+            ),
+            end="ExecutionFailed",
+            failures={"c": 1},
+            undone=(["a"], ["b"]),
+            weight=2,
+        ),
+    ]
 
 
 def layers(seed: int = 5, depth: int = 5, width: int = 5) -> list[Json]:

@@ -35,7 +35,7 @@ async def test_every_step_boundary_is_crossed_by_a_crash_a_stop_and_a_bug(harmed
     async with scene(harmed, SEED, workers=2, lease_s=LEASE_S) as at:
         await at.load.prepare()
         quiet = asyncio.Event()
-        loading = asyncio.create_task(at.load.run(0, quiet, pause_s=0.1))
+        loading = asyncio.create_task(at.load.run(quiet, pause_s=0.1))
         walk = Walk(at)
         for moment in WORKER_MOMENTS:
             for action in ACTIONS:
