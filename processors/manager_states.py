@@ -25,6 +25,14 @@ Found = Mapping[Reference, Blueprint]
 logger = structlog.get_logger(__name__)
 
 
+class Unhandled(Exception):
+    """A manager could not react to an event; its state may be half changed."""
+
+    def __init__(self, manager: str, event: Event, reason: str) -> None:
+        self.manager, self.event, self.reason = manager, event, reason
+        super().__init__(f"{manager}: {event.type} of {event.subject}: {reason}")
+
+
 class Roster:
     """The managers that run together, and which of them want which type of event."""
 
@@ -53,6 +61,8 @@ class Part:
     """What follows from the events up to `position` is not all sent: no time for a snapshot."""
     fallbacks: int = 0
     """Snapshots that could not be used."""
+    parked: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By manager and subject: from which position on its events are passed over."""
 
     def fold(self, events: Sequence[Event], found: Found, now: float) -> None:
         """Take in what was handled before; its effects are done."""
@@ -75,13 +85,31 @@ class Part:
     def _react(self, place: int, event: Event, found: Found, now: float) -> list[Effect]:
         """One manager and one event: the one place where `react` is called.
 
-        What it raises is about this manager and this event's subject and about nothing else, so
-        whoever parks what cannot be handled catches it here, and passes over the manager's later
-        events of that subject. As it stands the exception ends the batch, and the state with it.
+        What it raises is about this manager and this event's subject and about nothing else, but
+        the state is half changed then: it is to be read anew, with that key parked.
         """
         manager = self.roster.managers[place]
+        if self.parked and self.passes(manager.name, event):
+            return []
         blueprint = found.get(reference(event)) if event.type in REFERRING else None
-        return manager.react(self.states[place], event, blueprint, now)
+        try:
+            return manager.react(self.states[place], event, blueprint, now)
+        except Exception as error:
+            raise Unhandled(manager.name, event, f"{type(error).__name__}: {error}") from error
+
+    def passes(self, manager: str, event: Event) -> bool:
+        """Whether a manager passes over an event, since its subject is parked."""
+        since = self.parked.get((manager, event.subject))
+        return since is not None and event.position >= since
+
+    def again(self, name: str, events: Sequence[Event], found: Found, now: float) -> list[Effect]:
+        """What one manager has missed of a subject that was parked; raises Unhandled."""
+        effects: list[Effect] = []
+        place = next(n for n, manager in enumerate(self.roster.managers) if manager.name == name)
+        for event in events:
+            if place in self.roster.wanting.get(event.type, ()):
+                effects += self._react(place, event, found, now)
+        return effects
 
     def due(self, now: float) -> list[Effect]:
         """What the passing of time makes necessary."""

@@ -21,6 +21,7 @@ from processors.partition_state import REFUSAL
 from projections.projection import Projection
 from streams.codec import decode_event
 from streams.log import READ_EVENTS_MAX, DeadLetter
+from streams.logs import sql
 from streams.logs.postgres import PostgresLog, letter_columns
 from streams.message import Event
 
@@ -38,23 +39,6 @@ SELECT consumer, partition, subject, position, dead_letter_id, wanted FROM parke
 WHERE consumer = ANY($1::text[]) AND partition = ANY($2::int[]) AND ($3 OR wanted IS NOT NULL)
 """
 """What these consumers have parked in these partitions; all, or what a person has decided on."""
-
-PARK = """
-WITH letter AS (
-    INSERT INTO dead_letters (dead_letter_id, kind, source, entry, reason, raw, raw_bytes, tenant,
-        subject)
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[],
-                         $7::bigint[], $8::text[], $9::text[])
-    ON CONFLICT (dead_letter_id) DO UPDATE
-    SET status = 'open', reason = excluded.reason, time = now(), due = false
-    RETURNING dead_letter_id
-)
-INSERT INTO parked_keys (consumer, partition, subject, position, dead_letter_id)
-SELECT $10::text, $11::int, $12::text, $13::bigint, dead_letter_id FROM letter
-ON CONFLICT (consumer, partition, subject) DO UPDATE
-SET position = excluded.position, dead_letter_id = excluded.dead_letter_id, wanted = NULL
-"""
-"""Park a key with its dead letter; one that was retried and fails again is open again."""
 
 UNPARK = "DELETE FROM parked_keys WHERE consumer = $1 AND partition = $2 AND subject = $3"
 """The key is followed again."""
@@ -202,7 +186,7 @@ class ParkedKeys:
             event.subject,
         )
         key = (consumer, event.partition, event.subject, event.position)
-        await connection.execute(PARK, *letter_columns([letter]), *key)
+        await connection.execute(sql.PARK, *letter_columns([letter]), *key)
 
     def note(self, consumer: str, failures: Sequence[Failure]) -> None:
         """What was parked is committed."""

@@ -14,21 +14,24 @@ from dataclasses import dataclass, field
 import structlog
 
 from aggregates.decider import Blueprint, Reference
+from aggregates.problem import bounded
 from processors.allocation.watch import Watch
 from processors.blueprints import Blueprints
-from processors.manager_states import Part, Roster, restored, subject
+from processors.manager_states import Part, Roster, Unhandled, restored, subject
 from processors.managers.manager import REFERRING, Effect, reference
+from processors.parking import AGGREGATES, KNOWN
 from processors.task_sender import TaskSender
 from streams.bus import BusUnavailable
 from streams.codec import decode_event
 from streams.ending import end
 from streams.leases import Leases
-from streams.log import READ_EVENTS_MAX, Log, LogUnavailable
+from streams.log import READ_EVENTS_MAX, DeadLetter, Log, LogUnavailable, ParkedKey
 from streams.message import Event
 
 TOPIC = "managers"
 """The consumer whose cursors these are."""
 
+LOOK_S = 1.0  # how soon a decision about a parked key is seen
 TICK_S = 0.25  # how exactly timers are kept
 RETRY_S = 0.2
 SNAPSHOT_EVENTS = 20_000  # so many are folded in a fraction of a second
@@ -57,6 +60,8 @@ class ProcessManager:
     """Snapshots that could not be used."""
     plans: Blueprints = field(init=False)
     _ticking: asyncio.Task[None] | None = None
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _looked: float = 0.0
 
     def __post_init__(self) -> None:
         self.plans = Blueprints(self.log)
@@ -71,6 +76,9 @@ class ProcessManager:
         saved = await self.log.load(TOPIC, names)
         part = await restored(self.roster, partition, cursor.epoch, saved, self.plans, self.now)
         self.fallbacks += part.fallbacks
+        names = [manager.name for manager in self.roster.managers]
+        for key in await self.log.parked(names, partition):
+            part.parked[key.consumer, key.subject] = key.position
         until = max(cursor.position, *part.begun)
         while part.position < until:
             limit = min(READ_EVENTS_MAX, until - part.position)
@@ -78,7 +86,11 @@ class ProcessManager:
             if not page:  # a database that has lost its end: nothing is done as if it had not
                 raise LogUnavailable(f"The log ends at {part.position}, the cursor is at {until}.")
             events = [decode_event(stored.message) for stored in page]
-            part.fold(events, await self._found(events), self.now())
+            try:
+                part.fold(events, await self._found(events), self.now())
+            except Unhandled as error:  # it was well once: the code has changed since
+                await self._park(error)
+                raise LogUnavailable(f"{partition} is to be opened again: {error}") from error
         self.parts[partition] = part
         self.positions[partition] = part.position
         if self._ticking is None:
@@ -115,7 +127,13 @@ class ProcessManager:
     async def handle(self, entries: Mapping[int, Sequence[Event]]) -> None:
         """React to a batch, send what follows, then move the cursors."""
         try:
-            await self._handle(entries)
+            async with self._turn:
+                await self._handle(entries)
+        except Unhandled as error:
+            for partition in entries:
+                self.close(partition)  # the state is read anew, and the key passed over
+            with contextlib.suppress(LogUnavailable):
+                await self._park(error)
         except LogUnavailable as error:
             logger.warning("managers_wait", error=str(error))
             for partition in entries:
@@ -131,6 +149,7 @@ class ProcessManager:
             if not fresh or part is None:
                 continue
             found = await self._found(fresh)
+            self._check(part, fresh)
             part.sending = True
             effects += part.react(fresh, found, self.now())
             self.events += len(fresh)
@@ -177,6 +196,78 @@ class ProcessManager:
                 grown.append(partition)
         await self.save(grown)
 
+    # Parked keys --------------------------------------------------------------------------------
+
+    def _check(self, part: Part, events: Sequence[Event]) -> None:
+        """Old code stops at an event that it does not know, for that aggregate; raises Unhandled.
+
+        Whatever a newer version does about it: none of our managers hears more of the aggregate.
+        """
+        foreign = {event.type for event in events} - KNOWN
+        for event in events if foreign else ():
+            if event.type in foreign and event.aggregate in AGGREGATES:
+                for manager in self.roster.managers:
+                    follows = not manager.events.isdisjoint(AGGREGATES[event.aggregate])
+                    if follows and not part.passes(manager.name, event):
+                        raise Unhandled(manager.name, event, "UNKNOWN_EVENT; upgrade this worker.")
+
+    async def _park(self, error: Unhandled) -> None:
+        """Have a manager pass over the event's subject from now on; the event is a dead letter."""
+        event = error.event
+        logger.error("key_parked", consumer=error.manager, subject=event.subject, reason=str(error))
+        found = await self.log.read(event.partition, event.position - 1, 1)
+        letter = DeadLetter(
+            "event",
+            error.manager,
+            f"{event.partition}-{event.position}",
+            bounded(f"{event.type} cannot be handled: {error.reason}"),
+            found[0].message if found else b"",
+            event.tenant,
+            event.subject,
+        )
+        key = ParkedKey(error.manager, event.partition, event.subject, event.position)
+        await self.log.park(key, letter)
+
+    async def _look(self) -> None:
+        """Do what people have decided about parked keys; an outage is waited for."""
+        for partition in [p for p, part in self.parts.items() if part.parked]:
+            try:
+                async with self._turn:
+                    await self._follow_again(partition)
+            except Unhandled as error:
+                self.close(partition)
+                with contextlib.suppress(LogUnavailable):
+                    await self._park(error)
+            except LogUnavailable as error:
+                logger.warning("parked_keys_wait", error=str(error))
+                self.close(partition)  # its state may have what its snapshot has not
+
+    async def _follow_again(self, partition: int) -> None:
+        names = [manager.name for manager in self.roster.managers]
+        for key in await self.log.parked(names, partition):
+            part, cursor = self.parts.get(partition), self.leases.held.get(partition)
+            if part is None or part.sending or cursor is None or cursor.epoch != part.epoch:
+                return
+            if key.wanted is None:
+                continue
+            part.parked.pop((key.consumer, key.subject), None)
+            after = key.position - (key.wanted == "retry")
+            effects: list[Effect] = []
+            while page := await self.log.history(partition, key.subject, after, READ_EVENTS_MAX):
+                events = [decode_event(one.message) for one in page]
+                events = [event for event in events if event.position <= part.position]
+                effects += part.again(key.consumer, events, await self._found(events), self.now())
+                after = page[-1].position
+                if len(page) < READ_EVENTS_MAX:
+                    break
+            await self._send(effects)
+            now = self.now()
+            if not await self.log.unpark(cursor, part.position, part.rows(now), key):
+                self.close(partition)
+                return
+            part.saved, part.saved_at = part.position, now
+            logger.info("key_followed_again", consumer=key.consumer, subject=key.subject)
+
     # Time and snapshots -------------------------------------------------------------------------
 
     async def save(self, partitions: Sequence[int]) -> None:
@@ -207,6 +298,9 @@ class ProcessManager:
                     self.close(partition)  # it is opened again, its state as it was saved
             await self._send(due)
             await self.save(self._stale(now))
+            if now - self._looked >= LOOK_S:
+                self._looked = now
+                await self._look()
 
     def _stale(self, now: float) -> list[int]:
         """The partitions whose timers would be too late from their snapshots, the oldest first.

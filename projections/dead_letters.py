@@ -77,6 +77,6 @@ DEAD_LETTERS = Projection(
     name="dead_letters",
     version=1,
     tables=("dead_letters",),
-    types=frozenset(STATUS),
+    types=frozenset(STATUS) | {PARKED},
     apply=apply,
 )

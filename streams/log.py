@@ -152,6 +152,19 @@ class DeadLetter(NamedTuple):
         return sha256(name.encode()).hexdigest()[:32]
 
 
+class ParkedKey(NamedTuple):
+    """A subject that one reader does not hear of any more, from a position on; see `Log.park`.
+
+    `wanted` is what a person has decided: "retry", "skip", or nothing yet.
+    """
+
+    consumer: str
+    partition: int
+    subject: str
+    position: int
+    wanted: str | None = None
+
+
 class Log(Protocol):
     """The append-only truth and the small tables that stand beside it."""
 
@@ -225,6 +238,20 @@ class Log(Protocol):
 
     async def load(self, consumer: str, subjects: Sequence[str]) -> dict[str, SnapshotRow]:
         """The saved states of these subjects, where there are any."""
+
+    async def park(self, key: ParkedKey, letter: DeadLetter) -> None:
+        """Keep that a reader passes over a subject from a position on, with its dead letter.
+
+        A letter that was there is open again, and nothing is wanted of the key any more.
+        """
+
+    async def parked(self, consumers: Sequence[str], partition: int) -> list[ParkedKey]:
+        """What these readers have parked in a partition."""
+
+    async def unpark(
+        self, cursor: Cursor, position: int, states: Sequence[SnapshotRow], key: ParkedKey
+    ) -> bool:
+        """Save states as `save` does, and in the same instant forget that a key was parked."""
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep what could not be handled; a repeat changes nothing."""

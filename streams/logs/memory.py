@@ -14,6 +14,7 @@ from streams.log import (
     Cursor,
     DeadLetter,
     DefinitionRow,
+    ParkedKey,
     Share,
     SnapshotRow,
     Stored,
@@ -32,6 +33,7 @@ class MemoryLog:
         self._commits: dict[int, list[CommitRow]] = {p: [] for p in range(partitions)}
         self._definitions: dict[tuple[str, int], DefinitionRow] = {}
         self._snapshots: dict[tuple[str, str], SnapshotRow] = {}
+        self.parked_keys: dict[tuple[str, int, str], ParkedKey] = {}
         self.dead_letters: dict[tuple[str, str, str], DeadLetter] = {}
 
     async def open(self) -> None:
@@ -202,6 +204,28 @@ class MemoryLog:
             for subject in subjects
             if (consumer, subject) in self._snapshots
         }
+
+    async def park(self, key: ParkedKey, letter: DeadLetter) -> None:
+        """Keep that a reader passes over a subject from a position on."""
+        self.parked_keys[key.consumer, key.partition, key.subject] = key
+        self.dead_letters[letter.kind, letter.source, letter.entry] = letter
+
+    async def parked(self, consumers: Sequence[str], partition: int) -> list[ParkedKey]:
+        """What these readers have parked in a partition."""
+        return [
+            key
+            for key in self.parked_keys.values()
+            if key.consumer in consumers and key.partition == partition
+        ]
+
+    async def unpark(
+        self, cursor: Cursor, position: int, states: Sequence[SnapshotRow], key: ParkedKey
+    ) -> bool:
+        """Save states, and in the same instant forget that a key was parked."""
+        saved = await self.save(cursor, position, states)
+        if saved:
+            self.parked_keys.pop((key.consumer, key.partition, key.subject), None)
+        return saved
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep what could not be handled."""

@@ -20,6 +20,7 @@ from streams.log import (
     DeadLetter,
     DefinitionRow,
     LogUnavailable,
+    ParkedKey,
     Share,
     SnapshotRow,
     Stored,
@@ -237,17 +238,27 @@ class PostgresLog:
     async def save(self, cursor: Cursor, position: int, states: Sequence[SnapshotRow]) -> bool:
         """Keep states as of `position`, if the lease still holds."""
         async with self._answered():
-            held = await self.pool.fetchval(
-                sql.SAVE,
-                cursor.consumer,
-                cursor.partition,
-                cursor.epoch,
-                position,
-                [row.subject for row in states],
-                [row.version for row in states],
-                [row.state.decode() for row in states],
-            )
+            held = await self.pool.fetchval(sql.SAVE, *_saved(cursor, position, states))
         return bool(held)
+
+    async def park(self, key: ParkedKey, letter: DeadLetter) -> None:
+        """Keep that a reader passes over a subject from a position on."""
+        async with self._answered():
+            await self.pool.execute(sql.PARK, *letter_columns([letter]), *key[:4])
+
+    async def parked(self, consumers: Sequence[str], partition: int) -> list[ParkedKey]:
+        """What these readers have parked in a partition."""
+        async with self._answered():
+            rows = await self.pool.fetch(sql.PARKED, list(consumers), partition)
+        return [ParkedKey(*row) for row in rows]
+
+    async def unpark(
+        self, cursor: Cursor, position: int, states: Sequence[SnapshotRow], key: ParkedKey
+    ) -> bool:
+        """Save states, and in the same instant forget that a key was parked."""
+        arguments = (*_saved(cursor, position, states), key.consumer, key.subject)
+        async with self._answered():
+            return bool(await self.pool.fetchval(sql.UNPARK, *arguments))
 
     async def load(self, consumer: str, subjects: Sequence[str]) -> dict[str, SnapshotRow]:
         """The saved states of these subjects."""
@@ -322,6 +333,18 @@ def _beside(shares: Sequence[Share]) -> list[list[Any]]:
 
 def _transposed(rows: Sequence[tuple[Any, ...]], columns: int) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(columns)]
+
+
+def _saved(cursor: Cursor, position: int, states: Sequence[SnapshotRow]) -> list[Any]:
+    return [
+        cursor.consumer,
+        cursor.partition,
+        cursor.epoch,
+        position,
+        [row.subject for row in states],
+        [row.version for row in states],
+        [row.state.decode() for row in states],
+    ]
 
 
 def letter_columns(letters: Sequence[DeadLetter]) -> list[list[Any]]:

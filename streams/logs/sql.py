@@ -239,6 +239,39 @@ SELECT count(*) FROM held
 """
 """Keep states, under the lease."""
 
+UNPARK = SAVE.replace(
+    "SELECT count(*) FROM held",
+    """, unparked AS (
+    DELETE FROM parked_keys USING held
+    WHERE consumer = $8 AND parked_keys.partition = $2 AND subject = $9
+)
+SELECT count(*) FROM held""",
+)
+"""Keep states, and follow a parked key again."""
+
+PARKED = """
+SELECT consumer, partition, subject, position, wanted FROM parked_keys
+WHERE consumer = ANY($1::text[]) AND partition = $2
+"""
+"""What readers have parked in a partition."""
+
+PARK = """
+WITH letter AS (
+    INSERT INTO dead_letters (dead_letter_id, kind, source, entry, reason, raw, raw_bytes, tenant,
+        subject)
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[],
+                         $7::bigint[], $8::text[], $9::text[])
+    ON CONFLICT (dead_letter_id) DO UPDATE
+    SET status = 'open', reason = excluded.reason, time = now(), due = false
+    RETURNING dead_letter_id
+)
+INSERT INTO parked_keys (consumer, partition, subject, position, dead_letter_id)
+SELECT $10::text, $11::int, $12::text, $13::bigint, dead_letter_id FROM letter
+ON CONFLICT (consumer, partition, subject) DO UPDATE
+SET position = excluded.position, dead_letter_id = excluded.dead_letter_id, wanted = NULL
+"""
+"""Park a key with its dead letter; one that was retried and fails again is open again."""
+
 LOAD = """
 SELECT subject, version, state FROM snapshots WHERE consumer = $1 AND subject = ANY($2::text[])
 """

@@ -9,7 +9,15 @@ import orjson
 import pytest
 
 from streams.chain import verify
-from streams.log import WRITER, Cursor, DeadLetter, DefinitionRow, Share, SnapshotRow
+from streams.log import (
+    WRITER,
+    Cursor,
+    DeadLetter,
+    DefinitionRow,
+    ParkedKey,
+    Share,
+    SnapshotRow,
+)
 from streams.logs.memory import MemoryLog
 from streams.logs.postgres import PostgresLog
 
@@ -232,6 +240,41 @@ async def test_what_cannot_be_handled_is_kept_once(log):
         assert await log.pool.fetchval("SELECT raw FROM dead_letters LIMIT 1") == b"\x00\xff"
     else:
         assert len(log.dead_letters) == 2
+
+
+async def test_a_parked_key_is_kept_and_forgotten_together_with_the_states(log):
+    """R32: a reader whose lease is lost forgets nothing."""
+    key = ParkedKey("reader", 0, "thing/a", 7)
+    letter = DeadLetter("event", "reader", "0-7", "why", b"{}", "default", "thing/a")
+    await log.park(key, letter)
+    await log.park(key._replace(subject="thing/b"), letter._replace(entry="0-8"))
+    await log.park(key._replace(position=9), letter._replace(entry="0-9"))
+    assert await log.parked(["another"], 0) == await log.parked(["reader"], 1) == []
+    found = sorted(await log.parked(["reader", "another"], 0))
+    assert found == [key._replace(position=9), key._replace(subject="thing/b")]
+    cursor = await mine(log)
+    row = SnapshotRow("thing/a", 3, b"{}")
+    assert await log.unpark(cursor, 7, [row], key)
+    assert await log.parked(["reader"], 0) == [key._replace(subject="thing/b")]
+    assert await log.load(WRITER, ["thing/a"]) == {"thing/a": row}
+    assert (await log.cursors(WRITER))[0].snapshot == 7
+    await mine(log, owner="other")
+    assert not await log.unpark(cursor, 8, [row], key._replace(subject="thing/b"))
+    assert len(await log.parked(["reader"], 0)) == 1
+
+
+async def test_the_history_of_one_subject_comes_in_pages(log):
+    cursor = await mine(log)
+    subjects = ["thing/a", "thing/b"] * 5
+    made = share(cursor, 10, subjects=subjects)
+    await log.append([made], NOW)
+    first = await log.history(0, "thing/b", 0, 3)
+    rest = await log.history(0, "thing/b", first[-1].position, 100)
+    assert [one.position for one in (*first, *rest)] == [2, 4, 6, 8, 10]
+    assert await log.history(1, "thing/b", 0, 3) == []
+    if isinstance(log, PostgresLog):  # what a read model knows of the begin is believed
+        await log.pool.execute("INSERT INTO histories VALUES ('thing/b', 0, 4, 6)")
+        assert [one.position for one in await log.history(0, "thing/b", 0, 2)] == [4, 6]
 
 
 async def test_eight_writers_that_fight_for_leases_leave_no_hole(log):
