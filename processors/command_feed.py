@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -38,7 +37,7 @@ class CommandFeed(LeasedFeed):
         self.inbox = inbox
         self._moving: asyncio.Task[None] | None = None
         self._offsets: dict[int, str] = {}
-        self._trimmed = 0.0
+        self._trimmed = float("-inf")
         self._busy = 1
         self._doubtful = False
 
@@ -144,7 +143,7 @@ class CommandFeed(LeasedFeed):
                 self._offsets[partition] = "0-0"
 
     async def _trim(self) -> None:
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         if now - self._trimmed >= TRIM_S:
             self._trimmed = now
             # Another Redis than the one that was read gives other ids: nothing of it is passed.

@@ -137,7 +137,12 @@ class FakeBus:
     async def forget(self, key: str) -> None:
         """DEL."""
         await self._answer()
+        self.delete(key)
+
+    def delete(self, key: str) -> None:
+        """The stream is gone, with the ids that it has given."""
         self._streams.pop(key, None)
+        self._last.pop(key, None)
 
     async def incarnation(self) -> str:
         """Which life this is."""
