@@ -129,17 +129,17 @@ def evolve(state: Execution, event: Any) -> Execution:
         case TaskCancelled():
             state.cancelled(event.task)
         case InputRequested():
-            state.asks(event.task)
+            execution_input.requested(state, event)
         case InputProvided():
-            state.answered(event.task)
+            execution_input.provided(state, event)
         case SignalReceived():
-            state.signalled(event.name)
+            execution_input.heard(state, event.name)
         case ExecutionPaused():
             state.status = "paused"
         case ExecutionResumed():
             state.status = "executing"
         case ExecutionRetried():
-            state.reopen(event.tasks, event.inputs)
+            execution_start.retried(state, event)
         case ExecutionCompleted():
             state.end("completed")
         case ExecutionFailed():

@@ -65,10 +65,7 @@ class TaskStarted:
 
 @dataclass
 class TaskTakenOver:
-    """A later delivery of the attempt was begun, by another agent or by the same one again.
-
-    `previous` is who had it before.
-    """
+    """A later delivery of the attempt was begun, by another agent than `previous` or by the same."""
 
     task: str
     attempt: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import heappush
 from typing import Any
 
 import orjson
@@ -12,7 +13,7 @@ from aggregates.execution_answers import accept, find, unsaid_start
 from aggregates.execution_commands import ProvideInput, RequestInput, SignalExecution
 from aggregates.execution_ending import over
 from aggregates.execution_events import InputProvided, InputRequested, SignalReceived
-from aggregates.execution_state import WAITING, Execution
+from aggregates.execution_state import PENDING, WAITING, Execution
 from aggregates.execution_tasks import go_on
 from aggregates.problem import Refused
 from aggregates.schedule import schedule
@@ -76,3 +77,28 @@ def check_size(what: str, value: Any, pointer: str) -> None:
         if size > INPUT_BYTES_MAX:
             detail = f"The {what} has {size:,} bytes; at most {INPUT_BYTES_MAX:,} may be: store it "
             raise Refused("TOO_LARGE", f"{detail}elsewhere and send a reference.", pointer)
+
+
+# State ------------------------------------------------------------------------------------------
+
+
+def requested(state: Execution, event: InputRequested) -> None:
+    """The task waits for an answer, and nobody works on it meanwhile."""
+    task = state.left(event.task, WAITING)
+    state.asked.add(task)
+    state.uncounted[task] = state.uncounted.get(task, 0) + 1
+
+
+def provided(state: Execution, event: InputProvided) -> None:
+    """The task is ready for its next attempt."""
+    task = state.number(event.task)
+    state.task_status[task] = PENDING
+    heappush(state.ready, state.rank(task))
+
+
+def heard(state: Execution, name: str) -> None:
+    """What waited for the signal waits for one thing less."""
+    assert state.plan is not None
+    state.signals.add(name)
+    for task in state.plan.signals.get(name, ()):
+        state.freed(task)

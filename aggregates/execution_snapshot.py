@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from aggregates.decider import Blueprint
+from aggregates.execution_input import heard
 from aggregates.execution_state import COMPLETED, RUNNING, SCHEDULED, Execution
 from aggregates.execution_undoing import Undo, Undoing
 from aggregates.plan import Plan
@@ -83,7 +84,7 @@ def load(root: str, data: Any, found: Blueprint | None) -> Execution:
     state.asked = set(data.get("asked", ()))
     state.undoing = _load_undoing(data, state, plan)
     for name in data.get("signals", ()):
-        state.signalled(name)
+        heard(state, name)
     for task, status in enumerate(state.task_status):
         if status == COMPLETED:
             state.done += 1

@@ -98,7 +98,7 @@ def retry(state: Execution, command: RetryExecution) -> list[Any]:
         if attempts[task] > ATTEMPTS_IN_ALL_MAX - ATTEMPTS_MAX:
             detail = f"The task {plan.ids[task]!r} was tried {attempts[task]} times; start anew."
             raise Refused("TOO_MANY_ATTEMPTS", detail)
-    retried = ExecutionRetried(
+    said = ExecutionRetried(
         workflow_id=state.workflow_id,
         revision=state.revision,
         digest=state.digest,
@@ -110,4 +110,17 @@ def retry(state: Execution, command: RetryExecution) -> list[Any]:
     )
     again = (*open_again, *(task for task, now in enumerate(status) if now == PENDING))
     ready = [task for task in again if state.waiting[task] == 0]
-    return [retried, *schedule(state, ready, 0, at_once=True)]
+    return [said, *schedule(state, ready, 0, at_once=True)]
+
+
+def retried(state: Execution, event: ExecutionRetried) -> None:
+    """The state after a retry: these tasks have all the attempts again that their policy allows."""
+    state.status = "executing"
+    state.inputs = dict(event.inputs)
+    for task_id in event.tasks:
+        task = state.number(task_id)
+        if state.task_status[task] != FAILED:
+            state.agents.pop(task, None)
+        state.task_status[task] = PENDING
+        state.uncounted[task] = state.attempts[task]
+    state.find_ready()

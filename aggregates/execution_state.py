@@ -131,13 +131,14 @@ class Execution:
         """The tasks that wait for nothing and nobody."""
         waiting = self.waiting
         self.ready = [
-            self._rank(task)
+            self.rank(task)
             for task, status in enumerate(self.task_status)
             if status == PENDING and waiting[task] == 0
         ]
         heapify(self.ready)
 
-    def _rank(self, task: int) -> tuple[int, int]:
+    def rank(self, task: int) -> tuple[int, int]:
+        """The task's place among those that are ready: by priority, then as in the file."""
         assert self.plan is not None
         return (-self.plan.priority[task], task)
 
@@ -154,7 +155,7 @@ class Execution:
         if self.ready and self.ready[0][1] == task:
             heappop(self.ready)
         else:  # chosen before others of its rank, by a later policy
-            self.ready.remove(self._rank(task))
+            self.ready.remove(self.rank(task))
             heapify(self.ready)
         self.task_status[task] = SCHEDULED
         self.attempts[task] = attempt
@@ -173,8 +174,8 @@ class Execution:
         if self.asked:
             self.asked.discard(task)
 
-    def _ended(self, task_id: str, status: int) -> int:
-        """The attempt is over; returns the task's number."""
+    def left(self, task_id: str, status: int) -> int:
+        """The attempt is over, and nobody works on it any more; returns the task's number."""
         task = self.number(task_id)
         if self.task_status[task] in (SCHEDULED, RUNNING):
             self.in_flight -= 1
@@ -184,7 +185,7 @@ class Execution:
 
     def completed(self, task_id: str, output: Any) -> None:
         """The task's successors wait for one task less."""
-        task = self._ended(task_id, COMPLETED)
+        task = self.left(task_id, COMPLETED)
         plan = self.plan
         assert plan is not None
         self.done += 1
@@ -194,30 +195,30 @@ class Execution:
         if not plan.successors[task] and len(plan.sinks) <= OUTPUT_TASKS_MAX:
             self.outputs[task] = output
         for successor in plan.successors[task]:
-            self._freed(successor)
+            self.freed(successor)
 
-    def _freed(self, task: int) -> None:
+    def freed(self, task: int) -> None:
         """The task waits for one thing less."""
         self.waiting[task] -= 1
         if self.waiting[task] == 0:
-            heappush(self.ready, self._rank(task))
+            heappush(self.ready, self.rank(task))
 
     def failed(self, task_id: str, retried: bool) -> None:
         """The attempt failed; a retried task is ready again.
 
         Who failed stays known until the next attempt has begun: said twice, it counts once.
         """
-        task = self._ended(task_id, PENDING if retried else FAILED)
+        task = self.left(task_id, PENDING if retried else FAILED)
         if retried:
-            heappush(self.ready, self._rank(task))
+            heappush(self.ready, self.rank(task))
 
     def timed_out(self, task_id: str, retried: bool) -> None:
         """The attempt took too long; whatever its agent says of it comes too late."""
-        task = self._ended(task_id, PENDING if retried else TIMED_OUT)
+        task = self.left(task_id, PENDING if retried else TIMED_OUT)
         self.agents.pop(task, None)
         self.asked.discard(task)
         if retried:
-            heappush(self.ready, self._rank(task))
+            heappush(self.ready, self.rank(task))
 
     def cancelled(self, task_id: str) -> None:
         """The task has ended with its execution, held by somebody or not."""
@@ -225,30 +226,9 @@ class Execution:
         if self.task_status[task] in (PENDING, SCHEDULED):
             self.agents.pop(task, None)  # whoever ended the attempt before
         self.asked.discard(task)
-        self._ended(task_id, CANCELLED)
+        self.left(task_id, CANCELLED)
 
-    # What comes from outside --------------------------------------------------------------------
-
-    def asks(self, task_id: str) -> None:
-        """The task waits for an answer, and nobody works on it meanwhile."""
-        task = self._ended(task_id, WAITING)
-        self.asked.add(task)
-        self.uncounted[task] = self.uncounted.get(task, 0) + 1
-
-    def answered(self, task_id: str) -> None:
-        """The task is ready for its next attempt."""
-        task = self.number(task_id)
-        self.task_status[task] = PENDING
-        heappush(self.ready, self._rank(task))
-
-    def signalled(self, name: str) -> None:
-        """What waited for the signal waits for one thing less."""
-        assert self.plan is not None
-        self.signals.add(name)
-        for task in self.plan.signals.get(name, ()):
-            self._freed(task)
-
-    # The end, and going on after it -------------------------------------------------------------
+    # The end ------------------------------------------------------------------------------------
 
     def undo(self, outcome: str, reason: str, task: str | None, tasks: list[str]) -> None:
         """Nothing is scheduled any more; the execution ends when these tasks are undone."""
@@ -265,15 +245,3 @@ class Execution:
             self.outputs.clear()
             self.inputs.clear()
             self.input = None
-
-    def reopen(self, tasks: list[str], inputs: dict[str, Any]) -> None:
-        """These tasks are to be done once more, with all the attempts that their policy allows."""
-        self.status = "executing"
-        self.inputs = dict(inputs)
-        for task_id in tasks:
-            task = self.number(task_id)
-            if self.task_status[task] != FAILED:
-                self.agents.pop(task, None)
-            self.task_status[task] = PENDING
-            self.uncounted[task] = self.attempts[task]
-        self.find_ready()
