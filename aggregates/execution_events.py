@@ -65,7 +65,7 @@ class TaskStarted:
 
 @dataclass
 class TaskTakenOver:
-    """A later delivery of the attempt was begun, by another agent than `previous` or by the same."""
+    """A later delivery was begun, by another agent than `previous` or by the same one again."""
 
     task: str
     attempt: int
