@@ -10,6 +10,7 @@ import pytest
 
 from processors import process_manager
 from processors.agents import Assignment, answers, decode_assignment
+from processors.client import Client
 from processors.managers import deadlines, outstanding
 from processors.settings import Addresses
 from streams.bus import Bus
@@ -157,3 +158,20 @@ async def test_a_deadline_outlives_the_worker_that_set_it(addresses: Addresses) 
         assert part.begun[1] == part.position, "from its snapshot"
         end = await happened(on.pool, root, "ExecutionFailed")
         assert "No agent has taken it" in end["reason"]
+
+
+async def test_a_deadline_outlives_a_worker_that_is_killed(addresses: Addresses) -> None:
+    """F10, F11: whoever comes next begins its time again, where no snapshot says what was left."""
+    document = one_task() | {"coordination": {"queue_timeout_seconds": 1.0}}
+    roles = ("commands", "managers")
+    async with Client(addresses, actor="test") as client:
+        with process(addresses, roles=roles, lease_s=0.6) as old:
+            await asyncio.to_thread(old.ready)
+            root = await started(client, document)
+            await happened(client.pool, root, "TaskScheduled")
+            old.kill()
+        assert "TaskTimedOut" not in await kinds(client.pool, root), "void"
+        async with engine(addresses, roles, lease_s=0.6):
+            end = await happened(client.pool, root, "ExecutionFailed")
+            assert "No agent has taken it" in end["reason"]
+            assert (await kinds(client.pool, root)).count("TaskTimedOut") == 1
