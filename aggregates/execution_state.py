@@ -1,4 +1,4 @@
-"""What an execution remembers, in integers and bytes: about 40 bytes a task.
+"""What an execution remembers, in integers and bytes: about 35 bytes a task.
 
 The plan is shared by all executions of one revision; only what changes is kept here, and what is
 true of few tasks only in sparse dictionaries. Every change has one method, called by
