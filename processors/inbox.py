@@ -25,6 +25,8 @@ GROUP = "processors"
 COUNT = 500
 BLOCK_MS = 1_000
 CLAIM_IDLE_MS = 10_000  # a worker that died leaves its entries for this long
+CLAIM_COUNT = 100  # of one look; ten thousand at once would block Redis for a tenth of a second
+DELIVERIES_MAX = 5  # what was taken so often and never moved on is kept, and not tried again
 RETRY_S = 0.5
 
 logger = structlog.get_logger(__name__)
@@ -39,6 +41,9 @@ class Inbox:
     partitions: int
     consumer: str
     moved: int = 0
+    lost: int = 0
+    """Entries that were gone from the stream while somebody had them: trimmed, or deleted."""
+    poison: int = 0
     _looked: bytes = b"0-0"
 
     async def run(self) -> None:
@@ -71,10 +76,48 @@ class Inbox:
     async def _claimed(self) -> list[tuple[bytes, dict[bytes, bytes]]]:
         # From where the last look ended: from the start, entries that are not idle hide the rest.
         answer: Any = await self.bus.redis.xautoclaim(
-            COMMANDS_INBOX, GROUP, self.consumer, CLAIM_IDLE_MS, self._looked, count=100
+            COMMANDS_INBOX, GROUP, self.consumer, CLAIM_IDLE_MS, self._looked, count=CLAIM_COUNT
         )
         self._looked = answer[0]
-        return [(entry, fields) for entry, fields in answer[1] if fields]
+        there = [(entry, fields) for entry, fields in answer[1] if fields]
+        gone = list(answer[2]) if len(answer) > 2 else []
+        if len(there) < len(answer[1]):  # Redis 6.2 hands us what is gone, without its id
+            ours: Any = await self.bus.redis.xpending_range(
+                COMMANDS_INBOX, GROUP, "-", "+", COUNT, self.consumer
+            )
+            known = {entry for entry, _ in there}
+            gone += [one["message_id"] for one in ours if one["message_id"] not in known]
+        if gone:
+            self.lost += len(gone)
+            logger.warning("inbox_entries_lost", entries=len(gone))
+            await self.bus.redis.xack(COMMANDS_INBOX, GROUP, *gone)
+        return await self._without_poison(there) if there else []
+
+    async def _without_poison(
+        self, entries: list[tuple[bytes, dict[bytes, bytes]]]
+    ) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        """The entries but for those that were delivered too often: they become dead letters."""
+        pending: Any = await self.bus.redis.xpending_range(
+            COMMANDS_INBOX, GROUP, entries[0][0], entries[-1][0], COUNT, self.consumer
+        )
+        times = {one["message_id"]: one["times_delivered"] for one in pending}
+        poison = [one for one in entries if times.get(one[0], 0) > DELIVERIES_MAX]
+        if not poison:
+            return entries
+        letters = [
+            DeadLetter(
+                "command",
+                COMMANDS_INBOX,
+                entry.decode(),
+                f"POISON: It was taken {times[entry]} times and never moved on.",
+                fields.get(FIELD, b""),
+            )
+            for entry, fields in poison
+        ]
+        await self.log.bury(letters)
+        await self._done([entry for entry, _ in poison])
+        self.poison += len(poison)
+        return [one for one in entries if one not in poison]
 
     async def _move(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
         if not entries:
@@ -92,9 +135,11 @@ class Inbox:
                 )
         await self.log.bury(letters)
         await self.bus.append(out)
-        ids = [entry for entry, _ in entries]
+        await self._done([entry for entry, _ in entries])
+        self.moved += len(entries)
+
+    async def _done(self, ids: list[bytes]) -> None:
         async with self.bus.redis.pipeline(transaction=False) as pipe:
             pipe.xack(COMMANDS_INBOX, GROUP, *ids)
             pipe.xdel(COMMANDS_INBOX, *ids)
             await pipe.execute()
-        self.moved += len(ids)

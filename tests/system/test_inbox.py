@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from processors import commands
-from processors.inbox import GROUP, Inbox
+from processors.inbox import DELIVERIES_MAX, GROUP, Inbox
 from processors.settings import Addresses
 from streams.bus import Bus
 from streams.codec import encode_command
@@ -74,6 +74,51 @@ async def test_what_a_dead_worker_took_is_moved_though_much_is_in_work(bus: Bus)
         assert inbox.moved >= 3
     pending = await redis.xpending(COMMANDS_INBOX, GROUP)
     assert pending["pending"] == BUSY, "what is in work was left alone"
+
+
+async def test_what_was_taken_too_often_is_a_dead_letter_and_its_neighbours_are_moved(
+    bus: Bus,
+) -> None:
+    """R32, I20: whatever it is that ends each worker which takes it, it ends no more of them."""
+    redis: Any = bus.redis
+    await redis.xgroup_create(COMMANDS_INBOX, GROUP, id="0", mkstream=True)
+    poison, well = said(2)
+    entries = (await bus.append({COMMANDS_INBOX: [poison, well]}))[COMMANDS_INBOX]
+    await redis.xreadgroup(GROUP, "dead", {COMMANDS_INBOX: ">"}, count=10)
+    often = {entries[0]: DELIVERIES_MAX, entries[1]: DELIVERIES_MAX - 1}
+    for entry, times in often.items():
+        await redis.xclaim(
+            COMMANDS_INBOX, GROUP, "dead", 0, [entry], idle=3_600_000, retrycount=times
+        )
+    async with running(bus) as inbox:
+        assert await moved(bus, 1) == [well]
+        await until(lambda: _is(inbox.moved == 1), "its acknowledgement")
+        assert inbox.poison == 1
+        [letter] = inbox.log.dead_letters.values()  # type: ignore[attr-defined]
+        assert (letter.raw, letter.entry) == (poison, entries[0].decode())
+        assert letter.reason.startswith(f"POISON: It was taken {DELIVERIES_MAX + 1} times")
+        assert (await redis.xpending(COMMANDS_INBOX, GROUP))["pending"] == 0
+        assert await redis.xlen(COMMANDS_INBOX) == 0
+
+
+async def test_what_was_deleted_while_somebody_had_it_is_counted(bus: Bus) -> None:
+    """Pitfall 7: it is gone, and is not silently so."""
+    redis: Any = bus.redis
+    await redis.xgroup_create(COMMANDS_INBOX, GROUP, id="0", mkstream=True)
+    entries = (await bus.append({COMMANDS_INBOX: said(3)}))[COMMANDS_INBOX]
+    await redis.xreadgroup(GROUP, "dead", {COMMANDS_INBOX: ">"}, count=10)
+    await redis.xclaim(COMMANDS_INBOX, GROUP, "dead", 0, entries, idle=3_600_000)
+    await redis.xdel(COMMANDS_INBOX, *entries[:2])
+    async with running(bus) as inbox:
+        await moved(bus, 1)
+        await until(lambda: _is(inbox.lost > 0), "the count")
+        await until(lambda: _is(inbox.moved == 1), "what was still there")
+        assert inbox.lost == 2
+        assert (await redis.xpending(COMMANDS_INBOX, GROUP))["pending"] == 0
+
+
+async def _is(answer: bool) -> bool:
+    return answer
 
 
 async def test_a_group_that_was_lost_with_redis_is_made_anew(bus: Bus) -> None:
