@@ -4,7 +4,7 @@ from processors.agents.agent import Agent, Handler
 from processors.agents.answers import NeedInput, TaskError
 from processors.agents.host import AgentHost
 from processors.agents.registration import card, register, run_agents
-from processors.agents.simulated import simulated_agents
+from processors.agents.simulated import Behaviour, simulated_agents
 from processors.agents.wire import (
     BINDING,
     EXTENSION,
@@ -19,6 +19,7 @@ __all__ = [
     "Agent",
     "AgentHost",
     "Assignment",
+    "Behaviour",
     "Handler",
     "NeedInput",
     "TaskError",

@@ -24,6 +24,7 @@ from processors.agents.presence import Presence
 from processors.agents.reader import Reader
 from processors.agents.work import Counts
 from streams.bus import BLOCK_MS_MAX, Bus
+from streams.ending import end
 from streams.partition import pushed_key, tasks_key
 
 logger = structlog.get_logger(__name__)
@@ -126,9 +127,7 @@ class AgentHost:
             await asyncio.wait_for(self._outbox.idle.wait(), FLUSH_S)
         except TimeoutError:
             logger.warning("answers_not_sent", host=self.name)
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        await asyncio.gather(*(end(loop) for loop in loops))
         await self._presence.leave()
         if self._owns_bus:
             await self.bus.close()

@@ -130,9 +130,11 @@ async def agents(
 
 
 @asynccontextmanager
-async def host(addresses: Addresses, doing: Sequence[Agent]) -> AsyncIterator[AgentHost]:
+async def host(
+    addresses: Addresses, doing: Sequence[Agent], lease_s: float = 10.0
+) -> AsyncIterator[AgentHost]:
     """A host of these agents; nothing that still runs at the end is waited for."""
-    made = AgentHost(addresses.redis_url, doing, name=f"host-{uuid4().hex}")
+    made = AgentHost(addresses.redis_url, doing, name=f"host-{uuid4().hex}", lease_s=lease_s)
     made.start()
     try:
         yield made

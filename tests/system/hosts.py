@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from processors.agents import AgentHost, Assignment, encode_assignment
+from processors.agents import Agent, AgentHost, Assignment, encode_assignment
 from streams.bus import Bus
 from streams.codec import decode_command
+from streams.ending import end
 from streams.message import Command
 from streams.partition import FIELD, commands_key, tasks_key
+from tests.processes import ROOT
 
 REPLIES = commands_key(7)
 DEADLINE_S = 15.0
+LEASE_S = 0.9  # of hosts in other processes
+FOR_EVER = -1.0
 
 
 def task(
@@ -87,11 +98,12 @@ async def settled(bus: Bus, role: str = "r") -> bool:
     return pending["pending"] == 0 and await bus.redis.xlen(key) == 0
 
 
-def kill(host: AgentHost) -> None:
+async def kill(host: AgentHost) -> None:
     """End a host as a crash would: nothing is said, nothing is sent."""
-    for loop in host._loops:
+    loops, host._loops = host._loops, []
+    for loop in loops:
         loop.cancel()
-    host._loops = []
+    await asyncio.gather(*(end(loop) for loop in loops))
     for work in host._desk.in_hand.values():
         work.answered = True
         if work.task is not None:
@@ -116,3 +128,45 @@ class Gate:
         finally:
             self.running -= 1
         return assignment.task_id
+
+
+@dataclass
+class Child:
+    """A host in another process."""
+
+    process: subprocess.Popen[str]
+
+    async def line(self) -> dict[str, Any]:
+        """What it says next."""
+        assert self.process.stdout is not None
+        said = await asyncio.to_thread(self.process.stdout.readline)
+        assert said, "the host has ended"
+        told: dict[str, Any] = json.loads(said)
+        return told
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal."""
+        os.kill(self.process.pid, number)
+
+
+@asynccontextmanager
+async def child(redis_url: str, name: str, seconds: float) -> AsyncIterator[Child]:
+    """A host that listens; killed in the end whatever state it is in."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.system.host_child", name, str(LEASE_S), str(seconds)],
+        cwd=ROOT,
+        env=os.environ | {"REDIS_URL": redis_url},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            made = Child(process)
+            await made.line()
+            yield made
+        finally:
+            process.kill()
+
+
+def heir(gate: Gate, name: str = "heir") -> Agent:
+    """Whoever takes over."""
+    return Agent(name, ("r",), gate, capacity=100)

@@ -28,7 +28,7 @@ async def test_a_task_that_kills_its_hosts_is_failed_and_buried(
         crashing = AgentHost(redis_url, [Agent("a", ("r",), gate)], name="h")
         crashing.start()
         await until(lambda gate=gate: gate.running == 1)
-        kill(crashing)
+        await kill(crashing)
         await crashing.bus.close()
     gate = Gate()
     async with AgentHost(bus, [Agent("a", ("r",), gate)], name="h") as host:

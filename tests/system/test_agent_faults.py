@@ -36,7 +36,7 @@ async def test_what_a_crashed_host_had_is_done_when_it_is_back(bus: Bus, redis_u
     crashed.start()
     await ask(bus, *(task(f"t{n}") for n in range(20)))
     await until(lambda: gate.running == 5)
-    kill(crashed)
+    await kill(crashed)
     assert await answers(bus, "CompleteTask") == []
 
     async with AgentHost(redis_url, [Agent("a", ("r",), lambda _: None)], name="h"):

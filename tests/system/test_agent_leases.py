@@ -43,7 +43,7 @@ async def test_what_a_dead_host_leaves_is_taken_over_and_a_live_ones_work_is_not
         crashed.start()
         await ask(bus, task("d1"), task("d2"))
         await until(lambda: dead.running == 2)
-        kill(crashed)
+        await kill(crashed)
         heir = Agent("c", ("r",), lambda a: taken.append(a.task_id), capacity=10)
         async with AgentHost(redis_url, [heir], name="h3", lease_s=0.3):
             await answered(bus, 2)

@@ -89,7 +89,7 @@ async def test_a_host_that_stops_says_so_and_is_gone_then_one_that_is_killed_is_
     await ask(bus, task("t"))
     await until(lambda: gate.running == 1)
     await until(lambda: shown(bus, HOSTS, "killed"))
-    kill(killed)
+    await kill(killed)
     stopping = asyncio.create_task(host.stop())
 
     async def draining() -> bool:

@@ -4,64 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from processors.agents import Agent, AgentHost
+from processors.agents import AgentHost
 from streams.bus import Bus
 from streams.partition import HOSTS, tasks_key
-from tests.processes import ROOT
-from tests.system.hosts import Gate, answered, answers, ask, settled, task, until
-
-LEASE_S = 0.9
-FOR_EVER = -1.0
-
-
-@dataclass
-class Child:
-    """A host in another process."""
-
-    process: subprocess.Popen[str]
-
-    async def line(self) -> dict[str, Any]:
-        """What it says next."""
-        assert self.process.stdout is not None
-        said = await asyncio.to_thread(self.process.stdout.readline)
-        assert said, "the host has ended"
-        told: dict[str, Any] = json.loads(said)
-        return told
-
-    def send(self, number: signal.Signals) -> None:
-        """A signal."""
-        os.kill(self.process.pid, number)
-
-
-@asynccontextmanager
-async def child(redis_url: str, name: str, seconds: float) -> AsyncIterator[Child]:
-    """A host that listens; killed in the end whatever state it is in."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.system.host_child", name, str(LEASE_S), str(seconds)],
-        cwd=ROOT,
-        env=os.environ | {"REDIS_URL": redis_url},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            made = Child(process)
-            await made.line()
-            yield made
-        finally:
-            process.kill()
-
-
-def heir(gate: Gate, name: str = "heir") -> Agent:
-    return Agent(name, ("r",), gate, capacity=100)
+from tests.system.hosts import (
+    FOR_EVER,
+    LEASE_S,
+    Gate,
+    answered,
+    answers,
+    ask,
+    child,
+    heir,
+    settled,
+    task,
+    until,
+)
 
 
 async def test_the_tasks_of_a_killed_host_are_done_by_another(bus: Bus, redis_url: str) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
-from processors.agents import Agent, Assignment, TaskError, simulated_agents
+from processors.agents import Agent, Assignment
 from processors.agents.agent import Pool
 from processors.agents.outbox import MEMORY_ANSWERS_MAX, Memory
 
@@ -45,19 +42,3 @@ def test_the_oldest_answers_are_forgotten() -> None:
 
     assert memory.get("0") is None
     assert memory.get(str(MEMORY_ANSWERS_MAX)) == (b"answer", 1)
-
-
-def test_simulated_agents_fail_the_same_attempts_for_the_same_seed() -> None:
-    def failures(seed: int) -> list[bool]:
-        handler: Any = simulated_agents(["r"], factor=0, failure_rate=0.3, seed=seed)[0].handler
-        failed = []
-        for number in range(1_000):
-            try:
-                handler(replace(TASK, task_id=str(number)))
-                failed.append(False)
-            except TaskError:
-                failed.append(True)
-        return failed
-
-    assert failures(1) == failures(1) != failures(2)
-    assert 200 < sum(failures(1)) < 400
