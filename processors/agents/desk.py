@@ -238,7 +238,7 @@ class Desk:
         """It is in hand no longer, and off its stream when `said` is sent."""
         work.answered = True
         del self.in_hand[work.message_id]
-        since = max(work.since, self.refreshed)
+        since = work.since if work.since > self.refreshed else self.refreshed
         for key in work.entries:
             if stream is None:
                 self._outbox.settle(*key, since)

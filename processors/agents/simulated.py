@@ -47,8 +47,6 @@ class Behaviour:
 
     def draws(self, share: float, what: str, assignment: Assignment) -> bool:
         """Whether this attempt is one of the share."""
-        if not share:
-            return False
         text = f"{self.seed}/{what}{assignment.message_id}"
         digest = blake2b(text.encode(), digest_size=4).digest()
         return int.from_bytes(digest) / _DRAWS < share
@@ -99,9 +97,9 @@ class _Simulated:
         """The handler: answers at once where nothing takes time."""
         how = self.behaviour
         seconds = assignment.metadata.get("duration", 0) * self.factor
-        if how.draws(how.slow, "slow/", assignment):
+        if how.slow and how.draws(how.slow, "slow/", assignment):
             seconds += how.slow_s
-        if how.draws(how.hanging, "hang/", assignment):
+        if how.hanging and how.draws(how.hanging, "hang/", assignment):
             return self._hang()
         return self._work(assignment, seconds) if seconds > 0 else self._answer(assignment)
 
@@ -115,19 +113,19 @@ class _Simulated:
     def _answer(self, assignment: Assignment) -> Any:
         how = self.behaviour
         if assignment.kind == COMPENSATION:
-            if how.draws(how.undo_failures, "", assignment):
+            if how.undo_failures and how.draws(how.undo_failures, "", assignment):
                 raise TaskError("The simulated agent fails to undo it, by chance.")
             output: dict[str, Any] = {"undone": assignment.task_id}
         else:
-            if how.draws(how.failures, "", assignment):
+            if how.failures and how.draws(how.failures, "", assignment):
                 raise TaskError("The simulated agent fails by chance.")
             if "ask" in assignment.metadata and assignment.answer is None:
                 return NeedInput(assignment.metadata["ask"])
             output = {"task": assignment.task_id}
-        if how.draws(how.duplicates, "twice/", assignment):
+        if how.duplicates and how.draws(how.duplicates, "twice/", assignment):
             said = partial(answers.completed, assignment, self.name, output)
             self._do(self._say(assignment, said, 0.0))
-        if how.draws(how.late, "late/", assignment):
+        if how.late and how.draws(how.late, "late/", assignment):
             said = partial(answers.failed, assignment, self.name, TaskError("This comes late."))
             self._do(self._say(assignment, said, how.late_s))
         return output

@@ -31,6 +31,9 @@ _TEXTS = ("execution_id", "task_id", "role", "tenant", "reply_to")
 _SELDOM = ("kind", "action", "agent", "answer", "signal", "output", "delivery")
 """Fields that most tasks have at their default, and then not in their bytes."""
 
+_USUAL = 8
+"""How many other fields there are: two of them may be left out."""
+
 _TEXT_BYTES_MAX = 200  # as every id; an action is at most a role and a name
 
 
@@ -125,7 +128,8 @@ def decode_assignment(raw: bytes) -> Assignment:
             told.get("timeout_seconds"),
             told["reply_to"],
         )
-        for name in _SELDOM:
+        seldom = len(told) != _USUAL or "metadata" not in told or "timeout_seconds" not in told
+        for name in _SELDOM if seldom else ():
             if name in told:
                 setattr(assignment, name, told[name])
     except orjson.JSONDecodeError as error:
@@ -133,6 +137,8 @@ def decode_assignment(raw: bytes) -> Assignment:
     except (KeyError, IndexError, TypeError, AttributeError):
         raise Poison("MISSING_FIELD: A task is a SendMessage with our extension's data.") from None
     _check(assignment)
+    if seldom:
+        _check_seldom(assignment)
     return assignment
 
 
@@ -151,6 +157,10 @@ def _check(assignment: Assignment) -> None:
         raise Poison("INVALID_VALUE: `timeout_seconds` is a number above 0, or null.")
     if not _REPLY_STREAM.fullmatch(assignment.reply_to):  # an answer is written nowhere else
         raise Poison("INVALID_VALUE: `reply_to` is a stream of commands.")
+
+
+def _check_seldom(assignment: Assignment) -> None:
+    """The same for what most tasks do not say."""
     if assignment.kind == COMPENSATION:
         _check_text("action", assignment.action)
     elif assignment.kind != TASK:
