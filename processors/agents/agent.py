@@ -1,6 +1,7 @@
 """An agent, as one function; and the pools that hand out the least loaded of many alike.
 
-A closed agent (its circuit is open) gets nothing new and lends its pool no room.
+An agent with a gate (its circuit is open, or tried) gets nothing, or less than it could, and lends
+its pool no more room than that.
 """
 
 from __future__ import annotations

@@ -7,18 +7,19 @@ that the engine withdrew, or that another host took over, is dropped.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from processors.agents import answers
-from processors.agents.agent import Agent, Pool, Pushed, Role, Seat
+from processors.agents.agent import Pool, Role
 from processors.agents.answers import NeedInput, TaskError
 from processors.agents.letters import encode_letter
 from processors.agents.outbox import Memory, Outbox
+from processors.agents.placing import Placing
 from processors.agents.runner import Runner, TimedOut
 from processors.agents.wire import Assignment, decode_assignment, encode_assignment
 from processors.agents.work import Counts, Key, Work
@@ -38,18 +39,15 @@ class Desk:
     def __init__(self, name: str, outbox: Outbox, pools: Iterable[Pool] = ()) -> None:
         self.counts = Counts()
         self.in_hand: dict[str, Work] = {}
-        self.made_room: Callable[[], None] = lambda: None
         self.refreshed = 0.0
         """When all that was in hand was certain last to be this host's."""
-        self.seats = {s.agent.agent_id: (pool, s) for pool in pools for s in pool.seats}
+        self.placing = Placing(pools, self._hand_back)
         self._name = name
         self._outbox = outbox
         self._memory = Memory()
         self._withdrawn: OrderedDict[str, None] = OrderedDict()
-        self._crowded: dict[Role, None] = {}
-        self._named: dict[Seat, deque[Work]] = {}
-        self._runner = Runner(working=self._say_working, ended=self._done, freed=self._freed)
-        self._closed = False
+        self._runner = Runner(working=self._say_working, ended=self._done, freed=self.placing.freed)
+        self.placing.begin = self._runner.begin
 
     def take(
         self,
@@ -65,7 +63,7 @@ class Desk:
         `times` says how often Redis has handed it out, `since` when it was this host's for sure,
         `again` that it is this host's own, read once more.
         """
-        if self._closed:  # it stays pending
+        if self.placing.closed:  # it stays pending
             return
         if raw is None:
             self.counts.vanished += 1
@@ -90,13 +88,8 @@ class Desk:
             self.in_hand[message_id] = work
             if times > DELIVERIES_MAX:
                 self._poisoned(work, raw)
-            elif type(role) is Pushed:
-                self._place(work, role)
-            elif not role.waiting and (pool := role.pool()):
-                self._runner.begin(work, pool, pool.take())
             else:
-                role.waiting.append(work)
-                self._crowded[role] = None
+                self.placing.place(work)
 
     def _join(self, work: Work, key: Key, times: int, delivery: int, again: bool) -> None:
         """What is in hand came once more, perhaps from somebody who had taken it over."""
@@ -142,58 +135,6 @@ class Desk:
         self._outbox.send(DEAD_LETTERS, encode_letter(stream, entry, reason, raw))
         work.agent_id = f"@{self._name}"
         self._fail(work, TaskError(reason, retryable=False))
-
-    def _place(self, work: Work, pushed: Pushed) -> None:
-        """A task for one agent waits for that one only; where there is none, others may do it."""
-        said = work.assignment
-        pool, seat = self.seats.get(said.agent or "", (None, None))
-        if pool is None or seat is None or not seat.is_open or not _serves(seat.agent, said):
-            self._hand_back(work)
-        elif seat.free and seat not in self._named:
-            self._runner.begin(work, pool, seat)
-        else:
-            self._named.setdefault(seat, deque()).append(work)
-            pushed.held += 1
-
-    def _freed(self, pool: Pool, seat: Seat) -> None:
-        """Begin what waits, and have more read where there was no room."""
-        named = bool(self._named) and self._admit_named(pool, seat)
-        was_full = pool.free == 1
-        if (self._crowded and self._admit()) or was_full or named:
-            self.made_room()
-
-    def _admit(self) -> bool:
-        """Begin what was read and waits; true where a role has no more of it."""
-        crowded = len(self._crowded)
-        for role in [] if self._closed else list(self._crowded):
-            while role.waiting:
-                work = role.waiting[0]
-                pool = None if work.answered else role.pool()
-                if pool is None and not work.answered:
-                    break
-                role.waiting.popleft()
-                if pool is not None:
-                    self._runner.begin(work, pool, pool.take())
-            if not role.waiting:
-                del self._crowded[role]
-        return len(self._crowded) < crowded
-
-    def _admit_named(self, pool: Pool, seat: Seat) -> bool:
-        """Begin what waits for this agent; true where that makes room in the stream's share."""
-        queue = self._named.get(seat)
-        if queue is None or self._closed:
-            return False
-        was_full = False
-        while queue and (seat.free or queue[0].answered):
-            work = queue.popleft()
-            assert isinstance(work.role, Pushed)
-            was_full = was_full or not work.role.free
-            work.role.held -= 1
-            if not work.answered:
-                self._runner.begin(work, pool, seat)
-        if not queue:
-            del self._named[seat]
-        return was_full
 
     def _say_working(self, work: Work) -> None:
         said = answers.started(work.assignment, work.agent_id, work.delivery)
@@ -275,48 +216,15 @@ class Desk:
         """End what runs; what waits is passed over."""
         if work.task is not None:
             work.task.cancel()
-        elif (self._crowded and self._admit()) or self._named:
-            self.made_room()
-
-    def gate(self, agent: str, is_open: bool, limit: int | None = None) -> None:
-        """Whether an agent gets work; what waits for a closed one only goes back to others.
-
-        With a limit it gets so many tasks at once, however many it could do.
-        """
-        pool, seat = self.seats.get(agent, (None, None))
-        if pool is None or seat is None:
-            return
-        pool.gate(seat, limit if is_open else 0)
-        if is_open:
-            self._freed(pool, seat)
-            self.made_room()
-            return
-        for work in self._named.get(seat, ()):
-            if not work.answered:
-                self._hand_back(work)
-        self._admit_named(pool, seat)
-        for role in list(self._crowded):
-            if not any(s.is_open for p in role.pools for s in p.seats):
-                for work in role.waiting:
-                    if not work.answered:
-                        self._hand_back(work)
-        self._admit()
-
-    def running(self) -> dict[str, int]:
-        """How many tasks each agent has begun, of those that have any."""
-        return {name: seat.running for name, (_, seat) in self.seats.items() if seat.running}
-
-    def gates(self) -> dict[str, int]:
-        """The agents that may have fewer tasks at once than they could do, and how many."""
-        seats = self.seats.items()
-        return {name: seat.gate for name, (_, seat) in seats if seat.gate is not None}
+        else:
+            self.placing.dropped()
 
     async def close(self, grace_s: float, sure_s: float) -> None:
         """Let what runs finish for so long; what is surely this host's goes back to others then.
 
         What does not end when it is cancelled is left pending.
         """
-        self._closed = True
+        self.placing.closed = True
         if self._runner.running:
             await asyncio.wait(self._runner.running, timeout=grace_s)
         self._runner.close()
@@ -333,7 +241,3 @@ class Desk:
             if ended and max(work.since, self.refreshed) > surely:
                 self._hand_back(work)
         self.in_hand.clear()
-
-
-def _serves(agent: Agent, said: Assignment) -> bool:
-    return agent.tenant == said.tenant and said.role in agent.roles

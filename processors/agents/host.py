@@ -61,10 +61,10 @@ class AgentHost:
         pushed, bell = Pushed(pushed_key(name).encode()), f"agents:{name}:pushed"
         self._pushed = Reader(self.bus, name, [pushed], outbox, desk.take, bell)
         self._claims = Claims(self.bus, name, roles, desk, outbox, lease_s)
-        self._presence = Presence(self.bus, name, self.agents, desk)
-        self._notices = Notices(self.bus, name, self.agents, desk.withdraw, desk.gate)
+        self._presence = Presence(self.bus, name, self.agents, desk.placing)
+        self._notices = Notices(self.bus, name, self.agents, desk.withdraw, desk.placing.gate)
         self._janitor = Janitor(self.bus, name, roles)
-        self._desk.made_room = self._made_room
+        desk.placing.made_room = self._made_room
         self._loops: list[asyncio.Task[None]] = []
 
     @property

@@ -1,9 +1,8 @@
 """A host shows that it lives, and what it serves: two hashes in Redis that everybody may read.
 
 `hosts` holds {"beat", "every_s", "running", "gates", "draining"} by host name, anew every `every_s`
-seconds; `running` has the agents that have begun tasks, `gates` those that may have fewer than they
-could do, so that whoever told them so knows that they heard it; `draining` is there while the host
-stops. Whoever
+seconds; `running` has the agents that have begun tasks, `gates` those that were given a limit and
+how many tasks at once that is, `draining` is there while the host stops. Whoever
 judges looks whether the beat changes, on a clock of its own. `hosts:cards` holds what does not
 change. Both are gone after an orderly stop, and come back by themselves after a loss.
 """
@@ -20,7 +19,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from processors.agents.agent import Agent
-from processors.agents.desk import Desk
+from processors.agents.placing import Placing
 from streams.bus import Bus
 from streams.partition import HOSTS, HOSTS_CARDS
 
@@ -34,13 +33,13 @@ LEAVE_S = 1.0  # an orderly stop does not wait longer for this
 class Presence:
     """What one host says about itself."""
 
-    def __init__(self, bus: Bus, name: str, agents: Sequence[Agent], desk: Desk) -> None:
+    def __init__(self, bus: Bus, name: str, agents: Sequence[Agent], placing: Placing) -> None:
         self.every_s = max(EVERY_S, len(agents) / AGENTS_A_SECOND)
         self.draining = False
         self._redis = bus.redis
         self._name = name
         self._cards = orjson.dumps([_card(agent) for agent in agents])
-        self._desk = desk
+        self._placing = placing
         self._beat = time.time_ns() // 1_000_000  # never one of this name's earlier life
 
     async def run(self) -> None:
@@ -60,9 +59,9 @@ class Presence:
         said: dict[str, Any] = {
             "beat": self._beat,
             "every_s": self.every_s,
-            "running": self._desk.running(),
+            "running": self._placing.running(),
         }
-        if gates := self._desk.gates():
+        if gates := self._placing.gates():
             said["gates"] = gates
         if self.draining:
             said["draining"] = True

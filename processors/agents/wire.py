@@ -182,10 +182,10 @@ def _check_text(name: str, value: Any) -> None:
 def encode_gate(agent: str, is_open: bool, limit: int | None = None) -> bytes:
     """What closes or opens an agent for new work; published to `gate_channel(host)`.
 
-    An agent on trial is open with a limit: so many tasks at once, below its capacity.
-
-    A host starts with all its agents open, so whoever closes one says it again after the host
-    came back. Tasks that an agent has begun are not touched.
+    An agent on trial is open with a limit: so many tasks at once, below its capacity. A host
+    starts with all its agents open, and shows what it was told in its word of itself (`presence`):
+    whoever closes an agent says it until the host's word agrees. Tasks that an agent has begun are
+    not touched.
     """
     said: dict[str, Any] = {"agent": agent, "open": is_open}
     return orjson.dumps(said if limit is None else said | {"limit": limit})

@@ -11,9 +11,9 @@ import pytest
 from processors.agents import Agent, AgentHost
 from processors.agents import presence as presence_module
 from processors.agents.agent import Pool, Role
-from processors.agents.desk import Desk
 from processors.agents.janitor import DELETED_MAX, Janitor
-from processors.agents.outbox import GROUP, Outbox
+from processors.agents.outbox import GROUP
+from processors.agents.placing import Placing
 from processors.agents.presence import Presence
 from streams.bus import Bus
 from streams.partition import HOSTS, HOSTS_CARDS, tasks_key
@@ -110,8 +110,7 @@ async def test_the_beat_of_ten_thousand_agents_is_bounded(
     monkeypatch.undo()
     agents = [Agent(f"agent-{n:05}", ("r",), str) for n in range(10_000)]
     pool = Pool(agents)
-    desk = Desk("h", Outbox(bus, "h", 5.0), [pool])
-    presence = Presence(bus, "h", agents, desk)
+    presence = Presence(bus, "h", agents, Placing([pool], lambda _: None))
     await presence.show(cards=True)
     idle: Any = await bus.redis.hget(HOSTS, "h")
     for seat in pool.seats:

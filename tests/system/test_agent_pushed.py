@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from processors.agents import Agent, AgentHost, Assignment, encode_assignment
 from processors.agents import agent as agent_module
 from processors.agents.wire import encode_gate
 from streams.bus import Bus
-from streams.partition import gate_channel, pushed_key, tasks_key
+from streams.partition import HOSTS, gate_channel, pushed_key, tasks_key
 from tests.system.hosts import Gate, answered, ask, settled, task, until
 
 
@@ -23,7 +24,7 @@ async def close(bus: Bus, host: AgentHost, agent: str, *, is_open: bool = False)
     """Say whether an agent gets work, once the host listens."""
     await host._notices.listening.wait()
     await bus.redis.publish(gate_channel(host.name), encode_gate(agent, is_open))
-    _, seat = host._desk.seats[agent]
+    _, seat = host._desk.placing.seats[agent]
     await until(lambda: seat.is_open == is_open)
 
 
@@ -135,7 +136,7 @@ async def test_an_agent_on_trial_gets_one_task_at_a_time(bus: Bus) -> None:
         await until(lambda: gate.running == 2)
         await host._notices.listening.wait()
         await bus.redis.publish(gate_channel("h"), encode_gate("a", True, 1))
-        await until(lambda: host._desk.gates() == {"a": 1})
+        await until(lambda: host._desk.placing.gates() == {"a": 1})
         await ask(bus, *(task(f"u{n}") for n in range(3)))
         await push(bus, "h", task("named", agent="a"))
         gate.most = 0
@@ -144,7 +145,7 @@ async def test_an_agent_on_trial_gets_one_task_at_a_time(bus: Bus) -> None:
         assert gate.most == 1
         assert host._desk._runner.running == set()
         await bus.redis.publish(gate_channel("h"), encode_gate("a", True))
-        await until(lambda: host._desk.gates() == {})
+        await until(lambda: host._desk.placing.gates() == {})
         gate.opened.clear()
         await ask(bus, *(task(f"v{n}") for n in range(5)))
         await until(lambda: gate.running == 5)
@@ -171,3 +172,15 @@ async def test_a_role_whose_agents_are_all_closed_waits_and_leaves_its_tasks_to_
         got = await answered(bus, 3)
 
     assert [c.data["agent"] for c in got] == ["a", "b", "a"]
+
+
+async def test_a_host_shows_which_gates_it_was_told_of(bus: Bus) -> None:
+    """So that whoever tells it says it until it was heard, and then no more."""
+    async with AgentHost(bus, [Agent("a", ("r",), str), Agent("b", ("r",), str)], name="h") as host:
+        await close(bus, host, "a")
+
+        async def said() -> bool:
+            word: Any = await bus.redis.hget(HOSTS, "h")
+            return bool(word and orjson.loads(word).get("gates") == {"a": 0})
+
+        await until(said)
