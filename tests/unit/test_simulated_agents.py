@@ -94,12 +94,11 @@ async def test_slow_and_hanging_attempts_take_their_time() -> None:
 
 async def test_answers_come_twice_and_late() -> None:
     """F35: beside the host's own answer, in the name of the agent, for its first delivery."""
-    bus = Sent()
+    bus, before = Sent(), asyncio.all_tasks()
     do = handler(bus, duplicates=0.5, late=0.5, late_s=0.001)
     for one in attempts(replace(TASK, delivery=256), 100):
         do(one)
-    me = asyncio.current_task()
-    await asyncio.gather(*(one for one in asyncio.all_tasks() if one is not me))
+    await asyncio.gather(*(asyncio.all_tasks() - before))
     twice = [c for c in bus.commands if c.type == "CompleteTask"]
     late = [c for c in bus.commands if c.type == "FailTask"]
 
