@@ -129,6 +129,8 @@ def register_agent(
     capabilities: Sequence[str] = (),
     capacity: int = 1,
     card: dict[str, Any] | None = None,
+    cost: float | None = None,
+    region: str | None = None,
 ) -> Command:
     """Make an agent known, or change what is known of it."""
     data = {
@@ -137,6 +139,8 @@ def register_agent(
         "capabilities": list(capabilities),
         "capacity": capacity,
         "card": card,
+        "cost": cost,
+        "region": region,
     }
     return command("agent", agent_id, "RegisterAgent", data)
 

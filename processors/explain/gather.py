@@ -117,6 +117,8 @@ async def gather(
         for service in facts.roles.values():
             service.able = None
     facts.readers = _readers(before, await _cursors(log, facts.partition))
+    parked = await log.pool.fetch(PARKED, f"execution/{execution}")
+    facts.parked_for = [row[0] for row in parked]
     return facts
 
 
