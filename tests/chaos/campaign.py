@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -29,6 +31,7 @@ CONVERGENCE_S = 10.0
 PATIENCE_S = 60.0  # to say how late it was, where it was too late
 DRAIN_S = 25.0  # what a dead worker had read from the inbox is claimed after ten
 LOOK_S = 0.1
+BACK_S = 1_800.0  # from one event of a partition to the next
 ROUNDS_MAX = 8  # of all actions, until there were enough executions
 
 LAGGING = """
@@ -82,7 +85,7 @@ class Report:
                 "executions": self.executions,
                 "seconds": round(self.seconds, 1),
                 "converged_s": round(self.converged_s, 1),
-                "violations": len(self.wrong),
+                "violations": self.wrong,
                 **self.figures,
                 "seen": dict(sorted((name, n) for name, n in self.seen.items() if n)),
             }
@@ -268,6 +271,10 @@ async def _left(on: Ground) -> AsyncIterator[tuple[str, int]]:
 def _count(facts: checker.Facts, seen: Seen) -> None:
     """What the log itself has seen."""
     for events in facts.events.values():
+        times = [datetime.fromisoformat(event["time"]) for event in events]
+        seen["clocks that went back"] += sum(
+            (before - after).total_seconds() > BACK_S for before, after in pairwise(times)
+        )
         for event in events:
             seen[LOGGED.get(event["type"], "other events")] += 1
             if event["type"] == checker.REFUSED:

@@ -76,6 +76,7 @@ CAMPAIGN = (
     "races of cancel and end",
     "failed attempts",
     "time-outs",
+    "clocks that went back",
     "tasks undone",
     "compensations parked",
     "asked for input",

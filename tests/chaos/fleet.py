@@ -25,6 +25,7 @@ from tests.processes import is_gone
 
 ROOT = Path(__file__).parents[2]
 WORKER_ROLES = ("commands", "managers", "projections")
+CLOCKS_S = (0.0, 3_600.0, -3_600.0)  # how wrong each worker's wall clock is
 PATIENCE_S = 30.0
 POLL_S = 0.02
 DIARY_CHARS = 3_000
@@ -174,6 +175,7 @@ class Fleet:
         config = {
             "roles": list(roles),
             "mutations": list(mutations),
+            "clock_s": CLOCKS_S[len(self.children) % len(CLOCKS_S)],
             "settings": {
                 "DATABASE_URL": addresses.database_url,
                 "REDIS_URL": addresses.redis_url,

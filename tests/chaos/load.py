@@ -55,7 +55,8 @@ class Run:
     @property
     def ends(self) -> set[str]:
         """How it may end."""
-        return {self.shape.end} | ({"ExecutionCancelled"} if self.cancelled else set())
+        ends = {self.shape.end, self.shape.or_else or self.shape.end}
+        return ends | ({"ExecutionCancelled"} if self.cancelled else set())
 
 
 class Load:

@@ -168,10 +168,12 @@ class Nemesis:
             await self.ground.redis.config_set("maxmemory", 0)
 
     async def trim(self) -> None:
-        """F17: the mirror and the tasks lose what nobody has read yet."""
+        """F17: the mirror, the tasks and the commands lose what nobody has read yet."""
         until = monotonic() + SPELL_S
         while monotonic() < until:
-            for key in await self._keys("events:*") + await self._keys("tasks:*"):
+            for key in [
+                k for p in ("events:*", "tasks:*", "commands*") for k in await self._keys(p)
+            ]:
                 await self.ground.redis.xtrim(key, maxlen=1, approximate=False)
             await asyncio.sleep(0.05)
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from processors import commands
 from processors.agents import Agent, AgentHost, Assignment, encode_assignment
 from processors.client import Client
-from streams.bus import Bus, BusUnavailable, MemoryPolicyRefused
+from streams.bus import Bus, BusUnavailable
 from streams.codec import encode_command
 from streams.partition import COMMANDS_INBOX, commands_key, partition_of, tasks_key
 from tests.chaos import checker
@@ -22,9 +20,6 @@ from tests.chaos.fleet import Fleet, fleet
 from tests.chaos.ground import Ground, Servers, ground
 from tests.chaos.test_crash_points import wait
 
-TICKS_S = os.sysconf("SC_CLK_TCK")
-SILENT_S = 3.0
-SETTLES = b"XACK"  # the script's first call loads it, with its text
 EVENTS = "SELECT count(*) FROM events WHERE subject = $1"
 
 
@@ -194,44 +189,6 @@ async def test_a_redis_that_goes_back_in_time_is_read_from_its_start(
             return not violations(await checker.read(database, on.redis))
 
     await wait(mirrored, "a whole mirror")
-
-
-async def test_while_redis_is_silent_nobody_runs_in_circles(on: Ground, those: Fleet) -> None:
-    """F16, I15: leases are in Postgres and are kept, the processor idles, and the work goes on."""
-    worker = await those.worker()
-    host = await those.host()
-    async with Client(on.addresses) as client:
-        await client.call(commands.register_agent("a", name="a", roles=["r"]))
-        with on.servers.redis_stopped():
-            before = [ticks(worker.pid), ticks(host.pid)]
-            await asyncio.sleep(SILENT_S)
-            spent = [ticks(worker.pid) - before[0], ticks(host.pid) - before[1]]
-        await client.call(commands.register_agent("b", name="b", roles=["r"]))
-    # A busy loop takes all of a core; a fifth of one is what the matrix allows.
-    assert max(spent) / TICKS_S < 0.5 * SILENT_S, f"{spent} ticks in {SILENT_S} s"
-    assert worker.counts()["leases_lost"] == 0
-    await whole(on)
-
-
-def ticks(pid: int) -> int:
-    """The processor time that a process has had."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
-
-
-async def test_a_redis_that_may_evict_is_refused(on: Ground, those: Fleet) -> None:
-    """F15: a worker does not start on it, and says why."""
-    await on.redis.config_set("maxmemory-policy", "allkeys-lru")
-    try:
-        bus = Bus(on.addresses.redis_url)
-        with pytest.raises(MemoryPolicyRefused, match="noeviction"):
-            await bus.open()
-        await bus.close()
-        child = await those.worker(armed=("never", "kill"))
-        await wait(lambda: not child.alive, "its end")
-        assert "noeviction" in (child.directory / "diary").read_text()
-    finally:
-        await on.redis.config_set("maxmemory-policy", "noeviction")
 
 
 async def test_everything_killed_at_once_comes_back_in_any_order(on: Ground, those: Fleet) -> None:

@@ -7,9 +7,12 @@ import dataclasses
 import gc
 import signal
 from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
+from processors import app
 from processors.app import Worker
 from processors.command_feed import CommandFeed
 from processors.command_processor import CommandProcessor
@@ -23,6 +26,8 @@ from tests.chaos import moments
 from tests.chaos.mutations import MUTATIONS
 from tests.chaos.told import Teller, configure_logs, stop_event
 
+JUMPS_S = 5.0
+
 
 async def main(told: dict[str, Any]) -> None:
     """Run the roles until SIGTERM."""
@@ -33,19 +38,34 @@ async def main(told: dict[str, Any]) -> None:
     trap = moments.Trap(directory)
     moments.plant(trap)
     trap.arm()
+    _set_clock(told.get("clock_s", 0.0))
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, trap.arm)
     stop, lost = stop_event(), _count_lost_leases()
     worker = Worker(Settings(**told["settings"]), told["roles"])
     teller = Teller(directory, lambda: counts(worker) | {"leases_lost": lost[0], "said": logged})
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
-    app = worker.app()
-    async with running(app):
+    service = worker.app()
+    async with running(service):
         beating = asyncio.create_task(teller.beating(name=worker.name, ready=True))
-        await app.wait(stop)
+        await service.wait(stop)
         beating.cancel()
     await worker.close()
     teller.tell(name=worker.name, ready=True, ended=True)
+
+
+def _set_clock(ahead_s: float) -> None:
+    """The wall clock of this process is wrong by so much, and jumps by as much again at times."""
+    began = monotonic()
+
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            jumps = int((monotonic() - began) / JUMPS_S) % 2
+            return datetime.now(tz) + timedelta(seconds=ahead_s * (1 + jumps))
+
+    if ahead_s:
+        app.datetime = Wrong  # type: ignore[attr-defined]
 
 
 def _count_lost_leases() -> list[int]:
