@@ -15,19 +15,17 @@ from typing import Any
 
 import structlog
 
-from aggregates.problem import Refused
 from processors import partition_loading as state
 from processors.blueprints import Blueprints
-from processors.decide import Decided, decide_batch
+from processors.command_counters import Counters
+from processors.decide import decide_batch
+from processors.decided import Decided, refused_content
 from processors.mirroring import Mirroring
 from processors.partition_state import PartitionState, open_partition
-from processors.replies import encode_outcome
 from processors.vocabulary import Vocabulary
 from streams.bus import Bus, BusUnavailable, id_parts
-from streams.codec import Poison, decode_command
 from streams.leases import Leases
-from streams.log import CommitUnknown, DeadLetter, Log, LogUnavailable, Share, Unacceptable
-from streams.message import Outcome
+from streams.log import CommitUnknown, Log, LogUnavailable, Share, Unacceptable
 from streams.partition import commands_key
 
 ENTRIES_MAX = 1_000  # of one partition in one batch: a commit stays under some 50 ms
@@ -40,23 +38,6 @@ Entries = Mapping[int, tuple[PartitionState, Sequence[tuple[str, bytes]]]]
 been dropped since comes again, and must not be decided out of order."""
 
 Batches = list[tuple[PartitionState, Sequence[tuple[str, bytes]]]]
-
-
-@dataclass(slots=True)
-class Counters:
-    """What happened here since the start; the names are the metrics'."""
-
-    commands: int = 0
-    events: int = 0
-    commits: int = 0
-    repeats: int = 0
-    refusals: int = 0
-    conflicts: int = 0
-    snapshot_fallbacks: int = 0
-    dead_letters: int = 0
-    fenced: int = 0
-    unknown_commits: int = 0
-    refused_commits: int = 0
 
 
 @dataclass(slots=True)
@@ -247,7 +228,7 @@ class CommandProcessor:
                 stream_offset=entry,
                 incarnation=one.share.incarnation,
             )
-            letter, reply = _refused_content(one.share, key, entry, reason, raw)
+            letter, reply = refused_content(one.share, key, entry, reason, raw)
             try:
                 await self.log.bury([letter])
                 await self.log.append([skip], self.clock())
@@ -317,28 +298,6 @@ class CommandProcessor:
         idle = [one for one in self.parts.values() if one.valid and one.head == one.cursor.position]
         if idle:
             await self.mirroring.mend(idle)
-
-
-def _refused_content(
-    share: Share, key: str, entry: str, reason: str, raw: bytes
-) -> tuple[DeadLetter, dict[str, list[bytes]]]:
-    """What is kept of a command that the database refuses, and what its giver is told.
-
-    The log has nothing of it, so it may be given again when the cause is gone.
-    """
-    try:
-        command = decode_command(raw)
-    except Poison:
-        return DeadLetter("command", key, entry, reason, raw), {}
-    letter = DeadLetter("command", key, entry, reason, raw, command.tenant, command.subject)
-    if not command.reply_to:
-        return letter, {}
-    problem = Refused(
-        "UNACCEPTABLE",
-        f"The database refused what {command.type} would store; it is kept as a dead letter.",
-    )
-    outcome = Outcome(command.id, share.partition, share.head + 1, share.head, problem.problem())
-    return letter, {command.reply_to: [encode_outcome(outcome)]}
 
 
 def _undecided(batches: Batches, decided: list[Decided]) -> Batches:

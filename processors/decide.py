@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from asyncio import sleep
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from aggregates.decider import Reference
 from aggregates.problem import Refused, bounded
 from aggregates.workflow import WorkflowArchived, WorkflowCreated, WorkflowRevised
 from processors.blueprints import Blueprints, attach
+from processors.decided import Decided, conflict, quarantine
 from processors.partition_loading import Unreadable, load
 from processors.partition_state import REFUSAL, Held, PartitionState, settle_outcomes
 from processors.replies import encode_outcome
@@ -31,28 +32,6 @@ from streams.partition import commands_key, partition_of
 EVENTS_MAX = 10_000  # of one commit: decided in some 100 ms, and a few megabytes
 
 logger = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Decided:
-    """What one partition's entries came to: a share of the commit, and what to say afterwards."""
-
-    part: PartitionState
-    share: Share
-    entries: Sequence[tuple[str, bytes]]
-    replies: list[tuple[str, bytes]] = field(default_factory=list)
-    letters: list[DeadLetter] = field(default_factory=list)
-    needed: dict[str, Held] = field(default_factory=dict)
-    repeats: int = 0
-    refusals: int = 0
-    conflicts: int = 0
-
-    def end_before(self, place: int) -> None:
-        """The entry at this place and those behind it are for the next batch."""
-        left = {entry for entry, _ in self.entries[place:]}
-        self.entries = self.entries[:place]
-        self.share.stream_offset = self.entries[-1][0]
-        self.letters = [letter for letter in self.letters if letter.entry not in left]
 
 
 CRASHES_MAX = 3
@@ -181,7 +160,7 @@ def _decide(decided: Decided, one: Typed, now: datetime, stamp: str) -> None:
     known = part.outcomes.get(command.id)
     if known is not None:
         if known.digest != digest and known.digest is not None:
-            _conflict(decided, place, command)
+            conflict(decided, place, command)
             return
         decided.repeats += 1
         if command.reply_to:
@@ -206,7 +185,7 @@ def _decide(decided: Decided, one: Typed, now: datetime, stamp: str) -> None:
         _refuse(share, held, command, subject, problem, stamp)
     except Exception as error:  # a bug in a decision costs this command, and nobody else
         logger.exception("decision_crashed", command=command.type, subject=subject)
-        _quarantine(decided, place, command, error)
+        quarantine(decided, place, command, error)
         return
     else:
         if not _record(decided, place, command, subject, events, messages):
@@ -254,7 +233,7 @@ def _record(
     if part.crashes and part.crashes.get(command.id, 0) >= CRASHES_MAX:
         del part.crashes[command.id]
         reason = RuntimeError(f"its events broke the state, {CRASHES_MAX} times")
-        _quarantine(decided, place, command, reason)
+        quarantine(decided, place, command, reason)
         return False
     decider = held.decider
     try:
@@ -298,47 +277,6 @@ def _refuse(
         share.partition, share.last + 1, REFUSAL, subject, version, stamp, command, said
     )
     _append(share, REFUSAL, subject, message)
-
-
-def _conflict(decided: Decided, place: int, command: Command) -> None:
-    """The id is taken by a command that said something else.
-
-    The log has the first one only. This one is answered, and kept once an id among the dead
-    letters: a storm of them fills nothing.
-    """
-    decided.conflicts += 1
-    detail = f"The id {command.id} is that of another command; give this one an id of its own."
-    problem = Refused("CONFLICT", detail)
-    if command.id not in decided.part.conflicts:
-        decided.part.conflicts.add(command.id)
-        _put_aside(decided, place, command, f"conflict/{command.id}", str(problem))
-    _answer(decided, command, problem)
-
-
-def _quarantine(decided: Decided, place: int, command: Command, error: Exception) -> None:
-    """What crashes is no decision: its bytes are kept, to be tried again by a better version."""
-    code = "UNREADABLE" if isinstance(error, Unreadable) else "INTERNAL"
-    why = str(error) if isinstance(error, Unreadable) else f"{type(error).__name__}: {error}"
-    problem = Refused(code, f"{command.type} is kept as a dead letter: {why}")
-    _put_aside(decided, place, command, decided.entries[place][0], str(problem))
-    _answer(decided, command, problem)
-
-
-def _put_aside(decided: Decided, place: int, command: Command, entry: str, reason: str) -> None:
-    key, raw = commands_key(decided.share.partition), decided.entries[place][1]
-    decided.letters.append(
-        DeadLetter("command", key, entry, reason, raw, command.tenant, command.subject)
-    )
-
-
-def _answer(decided: Decided, command: Command, problem: Refused) -> None:
-    """An outcome that is not in the log, so that the command may be given again."""
-    if command.reply_to:
-        share = decided.share
-        outcome = Outcome(
-            command.id, share.partition, share.last + 1, share.last, problem.problem()
-        )
-        decided.replies.append((command.reply_to, encode_outcome(outcome)))
 
 
 def _keep_beside(share: Share, command: Command, event: Any) -> None:

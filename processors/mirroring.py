@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from processors.decide import Decided
+from processors.decided import Decided
 from processors.partition_state import PartitionState
 from streams.bus import MIRROR_ENTRIES, Bus, BusUnavailable, id_parts
 from streams.log import Log, LogUnavailable

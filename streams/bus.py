@@ -7,7 +7,6 @@ redis-py's own retries are off, since one XADD whose reply was lost became two e
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from hashlib import sha1
 from math import inf
 from time import monotonic
 from typing import Any, cast
@@ -18,6 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from streams.bus_scripts import APPEND, DIGESTS, MIRROR
 from streams.partition import FIELD, events_key
 
 BLOCK_MS_MAX = 2_000
@@ -29,42 +29,6 @@ MEMORY_LOOK_S = 0.5
 MIRROR_ENTRIES = 10_000  # the hot tail of each partition; older events are read from the table
 
 Entries = list[tuple[bytes, dict[bytes, bytes]]]
-
-# Appends with the ids that the log gave, so that a repeat is refused entry by entry. What is
-# already there must be the same message, else this mirror belongs to another history and starts
-# afresh; so it does where the messages do not follow on it, since its end was lost: no hole stays.
-# Returns how many were appended, how many were there, and whether it started afresh.
-MIRROR = """
-local key, first, n, afresh = KEYS[1], tonumber(ARGV[1]), #ARGV - 2, 0
-local newest = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
-local last = newest and tonumber(string.match(newest[1], '^(%d+)')) or 0
-if last >= first then
-  local same = math.min(last, first + n - 1)
-  local there = redis.call('XRANGE', key, same .. '-0', same .. '-0')[1]
-  if there and there[2][2] ~= ARGV[same - first + 3] then
-    redis.call('DEL', key)
-    last, afresh = 0, 1
-  end
-end
-if last > 0 and last < first - 1 then
-  redis.call('DEL', key)
-  last, afresh = 0, 1
-end
-local from = math.max(first, last + 1)
-for position = from, first + n - 1 do
-  local message = ARGV[position - first + 3]
-  redis.call('XADD', key, 'MAXLEN', '~', ARGV[2], position .. '-0', 'message', message)
-end
-return {math.max(0, first + n - from), from - first, afresh}
-"""
-
-APPEND = """
-local ids = {}
-for i = 1, #ARGV do ids[i] = redis.call('XADD', KEYS[1], '*', 'message', ARGV[i]) end
-return ids
-"""
-
-DIGESTS = {script: sha1(script.encode()).hexdigest() for script in (MIRROR, APPEND)}  # noqa: S324
 
 SCRIPT_ARGUMENTS_MAX = 4_000  # Lua's stack holds about 8,000; half of it leaves room
 

@@ -11,7 +11,8 @@ from aggregates import DECIDERS
 from aggregates.decider import Decider
 from processors import commands, partition_loading
 from processors.blueprints import Blueprints
-from processors.decide import Decided, decide_batch
+from processors.decide import decide_batch
+from processors.decided import Decided
 from processors.partition_state import PartitionState, open_partition
 from processors.replies import decode_outcome
 from processors.vocabulary import Vocabulary
