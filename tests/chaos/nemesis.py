@@ -11,6 +11,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from inspect import iscoroutinefunction
 from time import monotonic
 from typing import Any
 
@@ -287,33 +288,8 @@ class Nemesis:
 
 
 ACTIONS: dict[str, Callable[[Nemesis], Awaitable[None]]] = {
-    action.__name__: action
-    for action in (
-        Nemesis.kill_worker,
-        Nemesis.kill_all,
-        Nemesis.zombie,
-        Nemesis.zombie_mirror,
-        Nemesis.zombie_anywhere,
-        Nemesis.move,
-        Nemesis.kill_host,
-        Nemesis.stop_host,
-        Nemesis.flush,
-        Nemesis.restart_redis,
-        Nemesis.replace_redis,
-        Nemesis.stop_redis,
-        Nemesis.fill_memory,
-        Nemesis.trim,
-        Nemesis.delete_streams,
-        Nemesis.stale_consumers,
-        Nemesis.poison,
-        Nemesis.restart_postgres,
-        Nemesis.kill_postgres,
-        Nemesis.terminate_backends,
-        Nemesis.cut,
-        Nemesis.refuse,
-        Nemesis.lose_replies_of_redis,
-        Nemesis.lose_replies_of_postgres,
-        Nemesis.freeze,
-        Nemesis.slow,
-    )
+    name: action
+    for name, action in vars(Nemesis).items()
+    if iscoroutinefunction(action) and name != "run" and not name.startswith("_")
 }
+"""Every public coroutine but `run`: a new action is one new method."""

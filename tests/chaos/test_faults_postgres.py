@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -138,11 +139,9 @@ def _children(pid: int | None) -> list[str]:
 
 def _traced(pid: str) -> bool:
     for _ in range(100):
-        with contextlib.suppress(OSError):
-            status = Path(f"/proc/{pid}/status").read_text()
-            if "TracerPid:\t0" not in status:
-                return True
-        subprocess.run(["sleep", "0.02"], check=True)
+        if "TracerPid:\t0" not in Path(f"/proc/{pid}/status").read_text():
+            return True
+        time.sleep(0.02)
     return False
 
 
