@@ -60,6 +60,7 @@ class ProcessManager:
     """Snapshots that could not be used."""
     plans: Blueprints = field(init=False)
     _ticking: asyncio.Task[None] | None = None
+    _unmoved: dict[int, Part] = field(default_factory=dict)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _looked: float = 0.0
 
@@ -177,11 +178,13 @@ class ProcessManager:
     async def _advance(self, moved: Mapping[int, Part]) -> None:
         for part in moved.values():
             part.sending = False
-        moves = [(partition, part.epoch, part.position) for partition, part in moved.items()]
+        at = {partition: part.position for partition, part in moved.items()}
+        moves = [(partition, part.epoch, at[partition]) for partition, part in moved.items()]
         try:
             ours = await self.log.advance(TOPIC, moves)
-        except LogUnavailable as error:  # the next batch moves further
+        except LogUnavailable as error:  # the next batch moves further, or the next tick
             logger.warning("cursor_waits", error=str(error))
+            self._unmoved.update(moved)
             return
         grown = []
         for partition, part in moved.items():
@@ -191,7 +194,7 @@ class ProcessManager:
             if partition not in ours:
                 self.leases.forget(partition)
                 continue
-            cursor.position = part.position  # where to begin if it is opened again
+            cursor.position = at[partition]  # where to begin if it is opened again
             if part.position - part.saved >= SNAPSHOT_EVENTS:
                 grown.append(partition)
         await self.save(grown)
@@ -297,10 +300,22 @@ class ProcessManager:
                     logger.exception("timers_failed", partition=partition)
                     self.close(partition)  # it is opened again, its state as it was saved
             await self._send(due)
+            await self._move_again()
             await self.save(self._stale(now))
             if now - self._looked >= LOOK_S:
                 self._looked = now
                 await self._look()
+
+    async def _move_again(self) -> None:
+        """Move the cursors that the log was not there to move, where nothing is being sent."""
+        late = {
+            partition: part
+            for partition, part in self._unmoved.items()
+            if self.parts.get(partition) is part and not part.sending
+        }
+        self._unmoved.clear()
+        if late:
+            await self._advance(late)
 
     def _stale(self, now: float) -> list[int]:
         """The partitions whose timers would be too late from their snapshots, the oldest first.

@@ -407,3 +407,21 @@ async def turns() -> None:
     """Let everybody who can go on do so."""
     for _ in range(50):
         await asyncio.sleep(0)
+
+
+async def test_a_cursor_that_could_not_be_moved_is_moved_when_the_log_is_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F20, I15: also where nothing happens any more, or the lag would stay for ever."""
+    await world.start(BIRTHS)
+    await world.happen(2)
+
+    async def away(*_: object) -> set[int]:
+        raise LogUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.log, "advance", away)
+        await world.handle()
+    assert [cursor.position for cursor in await world.log.cursors(TOPIC)] == [0]
+    await world.loop._move_again()
+    assert [cursor.position for cursor in await world.log.cursors(TOPIC)] == [2]
