@@ -121,7 +121,7 @@ async def test_a_drained_agent_gets_nothing_new(addresses: Addresses) -> None:
 
 
 async def _held_back(there: AgentHost, agent: str) -> bool:
-    return there._desk.gates().get(agent) == 0
+    return there._desk.placing.gates().get(agent) == 0
 
 
 async def test_a_role_without_an_agent_waits_and_completes_when_one_comes(
