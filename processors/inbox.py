@@ -59,6 +59,11 @@ class Inbox:
                 if "NOGROUP" not in str(error):
                     logger.warning("inbox_waits", error=str(error)[:200])
                     await asyncio.sleep(RETRY_S)
+            except (
+                Exception
+            ):  # a mistake over one batch; it is claimed and tried again, then buried
+                logger.exception("inbox_failed")
+                await asyncio.sleep(RETRY_S)
 
     async def _make_group(self) -> None:
         try:

@@ -167,6 +167,9 @@ class Leases:
                 due = min(due, self._clock() + LOOK_S)
                 self.counters.rounds_missed += 1
                 logger.warning("leases_unavailable", consumer=self.consumer, error=str(error))
+            except Exception:  # a mistake in one round must not end all beats, and all leases
+                self.counters.rounds_missed += 1
+                logger.exception("leases_round_failed", consumer=self.consumer)
 
     async def round(self) -> None:
         """Beat for what we hold, look at the others, take what is free or has stopped beating."""
