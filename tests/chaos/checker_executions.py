@@ -98,7 +98,7 @@ def compensation_in_reverse(facts: Facts) -> list[str]:
         order = [name for name in undoable if name in undone]
         if undone != order or len(set(undone)) != len(undone):
             wrong.append(f"{subject} has undone {undone}, not {order}")
-        for event in events:
+        for event in events[events.index(started[0]) :]:  # it may have failed, and gone on, before
             if event["type"] in ("ExecutionFailed", "ExecutionCancelled"):
                 said = event["data"]
                 both = (said.get("compensated") or []) + (said.get("not_compensated") or [])
