@@ -24,6 +24,7 @@ from tests.system.outages import STARTS_AT_ONCE, own_servers, under_load
 AWAY_S = 8.0  # beyond every BLOCK, retry and lease
 FROZEN_S = 10.0
 CPU_SHARE_MAX = 0.2
+BALLAST_KEYS = 64  # of a MiB, so that the share kept free is more than the buffers of a few clients
 
 
 def forget(servers: Servers) -> None:
@@ -79,6 +80,8 @@ async def test_a_redis_that_fills_up_takes_nothing_new_in_and_ends_what_is_under
     """F14: intake stops at 70 % of maxmemory, before the mirror has to."""
     async with own_servers() as servers, under_load(servers) as load:
         async with Redis.from_url(servers.redis_url) as redis:
+            for n in range(BALLAST_KEYS):
+                await redis.set(f"ballast:{n}", bytes(1 << 20))
             used = (await redis.info("memory"))["used_memory"]
             await redis.config_set("maxmemory", int(used / (MEMORY_SHARE_MAX + 0.05)))
             refused = load.refused
