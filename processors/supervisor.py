@@ -80,6 +80,12 @@ class Supervisor:
         child.keeper = asyncio.create_task(self._keep(child), name=f"supervise {name}")
         self._children.append(child)
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process ids of the children that run now, by name."""
+        running = ((child.name, child.process) for child in self._children)
+        return {name: process.pid for name, process in running if process is not None}
+
     async def failed(self) -> None:
         """Wait until a child was restarted too often; raises ChildFailed then."""
         await asyncio.shield(self._failure)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
+from processors.bench.crew import crew
 from processors.bench.log import log
+from processors.bench.peers import COMMANDS as PEERS
 from processors.bench.plan import plan
 from processors.bench.workflow import workflow
 from processors.cli.exits import CODES
 
-BENCHMARKS = (plan, log, workflow)
+BENCHMARKS: tuple[Callable[..., None], ...] = (*PEERS, log, plan, workflow)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,4 +35,5 @@ def bench() -> None:
 
 
 for benchmark in BENCHMARKS:
-    app.command(epilog=CODES)(benchmark)
+    app.command(benchmark.__name__, epilog=CODES)(benchmark)
+app.command(hidden=True)(crew)

@@ -29,6 +29,19 @@ def fan_out(tasks: int, at_once: int) -> dict[str, Any]:
     return _document(f"fan-out-{tasks}", [_task(node, []) for node in range(tasks)], at_once)
 
 
+def chain(tasks: int, role: str) -> dict[str, Any]:
+    """Tasks one after another."""
+    made = [_task(node, [f"t{node - 1}"] if node else [], role) for node in range(tasks)]
+    return _document(f"chain-{tasks}", made, role=role)
+
+
+def fan_and_join(tasks: int, role: str) -> dict[str, Any]:
+    """So many tasks at once, and one more that waits for all of them."""
+    made = [_task(node, [], role) for node in range(tasks)]
+    join = _task(tasks, [f"t{node}" for node in range(tasks)], role)
+    return _document(f"fan-and-join-{tasks}", [*made, join], tasks, role)
+
+
 def phased(tasks: int) -> dict[str, Any]:
     """Six phases, four of them wide and one a bottleneck, as LIGO's inspiral workflow has."""
     widths = [max(1, round(share * tasks)) for share in PHASES]
@@ -52,12 +65,14 @@ def _parents(before: range, place: int, width: int) -> list[int]:
     return list(before[place * len(before) // width : (place + 1) * len(before) // width])
 
 
-def _task(node: int, depends_on: list[str]) -> dict[str, Any]:
-    return {"task_id": f"t{node}", "agent_role": ROLE, "depends_on": depends_on}
+def _task(node: int, depends_on: list[str], role: str = ROLE) -> dict[str, Any]:
+    return {"task_id": f"t{node}", "agent_role": role, "depends_on": depends_on}
 
 
-def _document(name: str, tasks: list[dict[str, Any]], at_once: int | None = None) -> dict[str, Any]:
-    document = {"name": name, "agents": {ROLE: None}, "tasks": tasks}
+def _document(
+    name: str, tasks: list[dict[str, Any]], at_once: int | None = None, role: str = ROLE
+) -> dict[str, Any]:
+    document = {"name": name, "agents": {role: None}, "tasks": tasks}
     if at_once is not None:
         document["coordination"] = {"max_parallel_tasks": at_once}
     return document

@@ -20,5 +20,15 @@ RedisUrl = Annotated[
     str | None, typer.Option(help="Measure on this Redis, whose logical database must be empty.")
 ]
 Partitions = Annotated[int, typer.Option(min=1, max=4096, help="Partitions of the log.")]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Processes that decide and dispatch; a projector comes besides.")
+]
+Existing = Annotated[
+    bool,
+    typer.Option(
+        "--existing",
+        help="Start no workers: those of the given servers are measured, on their own database.",
+    ),
+]
 
 REPEAT = 3

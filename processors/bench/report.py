@@ -75,13 +75,13 @@ class Report:
 
 
 def cpu_figures(
-    name: str, processes: Iterable[str], runs: Sequence[Run], events: int
+    name: str, processes: Iterable[str], runs: Sequence[Run], events: int, unit: str = "event"
 ) -> list[Figure]:
-    """µs of CPU per event, of each process."""
+    """µs of CPU per event (or other unit), of each process."""
     return [
         Figure(
             f"{name}, CPU of {process}",
-            "µs/event",
+            f"µs/{unit}",
             [run.cpu[process] / events * 1e6 for run in runs if process in run.cpu],
         )
         for process in processes

@@ -29,6 +29,8 @@ from processors.settings import Addresses
 
 POSTGRES, REDIS = "postgres", "redis"
 SHOWN = ("server_version", "fsync", "synchronous_commit", "full_page_writes")
+PINNED = {"synchronous_commit": "on"}
+"""Of the database that is measured, whatever the server's default; `fsync` is only verified."""
 SYNC_RUNS = 50
 SYNC_US_MIN = 5.0  # what returns sooner has not been to a disk
 TABLES = """
@@ -80,6 +82,8 @@ async def scratch(place: Place, partitions: int) -> AsyncIterator[Addresses]:
             raise Failed(f"Redis' database {masked} is not empty; name another one, such as …/15.")
         async with connected(given.database_url) as connection:
             await connection.execute(f"CREATE DATABASE {name}")
+            for setting, value in PINNED.items():
+                await connection.execute(f"ALTER DATABASE {name} SET {setting} = {value}")
         try:
             url = urlsplit(given.database_url)._replace(path=f"/{name}").geturl()
             await migrate(url, partitions)
@@ -90,6 +94,18 @@ async def scratch(place: Place, partitions: int) -> AsyncIterator[Addresses]:
                 await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
         await redis.aclose()
+
+
+@asynccontextmanager
+async def target(place: Place, partitions: int, *, existing: bool) -> AsyncIterator[Addresses]:
+    """A scratch database, or the given one with the workers that serve it."""
+    if not existing:
+        async with scratch(place, partitions) as addresses:
+            yield addresses
+        return
+    if place.directory is not None:
+        raise Failed("Existing workers have servers: give --database-url and --redis-url.")
+    yield place.addresses
 
 
 async def empty(addresses: Addresses) -> None:

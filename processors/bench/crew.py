@@ -1,0 +1,101 @@
+"""`bench crew` (not listed): the agents of a measurement, in a process of their own.
+
+Each notes when it got a task, on the machine's monotonic clock, which all its processes share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from processors.agents import Agent, AgentHost, Assignment, register
+from processors.cli.exits import run
+from processors.running import find
+from processors.settings import read_settings
+from processors.worker import GC_ALLOCATIONS
+from streams.logs.postgres import PostgresLog
+
+FLUSH_S = 0.05  # notes are written this long after the first of them, all together
+GRACE_S = 0.3  # nobody misses a task of a measurement that has ended
+
+Note = tuple[str, str, int, int]
+"""Execution, task, the agent's number, and the nanosecond at which it had the task."""
+
+
+@dataclass(slots=True)
+class Notebook:
+    """What the agents of this process note, written to a file in batches: a JSON list a line."""
+
+    file: Path
+    _notes: list[Note] = field(default_factory=list)
+
+    def add(self, assignment: Assignment, agent: int) -> None:
+        """An agent has a task."""
+        if not self._notes:
+            asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
+        now = time.monotonic_ns()
+        self._notes.append((assignment.execution_id, assignment.task_id, agent, now))
+
+    def _flush(self) -> None:
+        notes, self._notes = self._notes, []
+        with self.file.open("ab") as file:
+            file.write(orjson.dumps(notes) + b"\n")
+
+
+def crew(
+    role: str,
+    notes: Path,
+    agents: Annotated[int, typer.Option(min=1, help="How many, over all hosts.")] = 10,
+    hosts: Annotated[int, typer.Option(min=1, help="How many share this process.")] = 1,
+    capacity: Annotated[int, typer.Option(min=1, help="Tasks at once, of each agent.")] = 100,
+    seconds: Annotated[float, typer.Option(min=0, help="What a task takes.")] = 0.0,
+) -> None:
+    """Serve one role until told to stop, and note in a file who got which task when."""
+
+    async def work() -> None:
+        book = Notebook(notes)
+        made = [
+            Agent(f"{role}-{n}", (role,), handler(book, n, seconds), capacity)
+            for n in range(agents)
+        ]
+        addresses = find(read_settings())
+        log = PostgresLog(addresses.database_url, 1)
+        await log.open()
+        partitions = await log.partitions()
+        await log.close()
+        gc.freeze()
+        gc.set_threshold(GC_ALLOCATIONS)
+        all_hosts = [
+            AgentHost(addresses.redis_url, made[at::hosts], name=f"{role}-host-{at}")
+            for at in range(hosts)
+        ]
+        for host in all_hosts:
+            host.start()
+        try:
+            await register(all_hosts[0].bus, made, partitions)
+            await asyncio.gather(*(host.ended() for host in all_hosts))
+        finally:
+            await asyncio.gather(*(host.stop(GRACE_S) for host in all_hosts))
+
+    run(work, stop_is_success=True)
+
+
+def handler(book: Notebook, number: int, seconds: float) -> Callable[[Assignment], Any]:
+    """Notes that it has a task, and answers at once or after so many seconds."""
+
+    def at_once(assignment: Assignment) -> None:
+        book.add(assignment, number)
+
+    async def later(assignment: Assignment) -> None:
+        book.add(assignment, number)
+        await asyncio.sleep(seconds)
+
+    return later if seconds else at_once
