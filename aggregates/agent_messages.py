@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from aggregates.sealed import Card
 
 
 @dataclass(slots=True)
@@ -17,7 +18,7 @@ class RegisterAgent:
     roles: list[str]
     capabilities: list[str] = field(default_factory=list)
     capacity: int = 1
-    card: dict[str, Any] | None = None
+    card: Card = None
     cost: float = 0.0
     region: str | None = None
 
@@ -78,7 +79,7 @@ class AgentRegistered:
     roles: list[str]
     capabilities: list[str]
     capacity: int
-    card: dict[str, Any] | None = None
+    card: Card = None
     cost: float = 0.0
     region: str | None = None
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from aggregates.decider import Blueprint
+from aggregates.sealed import Answer, Error, Input, Inputs, Output, Prompt, Signal, Undone
 
 
 @dataclass(slots=True)
@@ -14,7 +14,7 @@ class StartExecution:
 
     workflow_id: str
     revision: int = 0
-    input: Any = None
+    input: Input = None
     max_parallel_tasks: int | None = None
     timeout_seconds: float | None = None
     _blueprint: Blueprint | None = field(default=None, init=False)
@@ -37,7 +37,7 @@ class CompleteTask:
     task: str
     attempt: int
     agent: str
-    output: Any = None
+    output: Output = None
     started_at: str | None = None
     delivery: int = 1
 
@@ -49,7 +49,7 @@ class FailTask:
     task: str
     attempt: int
     agent: str
-    error: str
+    error: Error
     retryable: bool = True
     started_at: str | None = None
     delivery: int = 1
@@ -93,7 +93,7 @@ class RequestInput:
     task: str
     attempt: int
     agent: str
-    prompt: Any = None
+    prompt: Prompt = None
     started_at: str | None = None
     delivery: int = 1
 
@@ -103,7 +103,7 @@ class ProvideInput:
     """The answer that a waiting task asked for; the task is given out again with it."""
 
     task: str
-    input: Any = None
+    input: Answer = None
 
 
 @dataclass(slots=True)
@@ -111,7 +111,7 @@ class SignalExecution:
     """Something happened outside, an approval perhaps; tasks that wait for `name` may start."""
 
     name: str
-    data: Any = None
+    data: Signal = None
 
 
 @dataclass(slots=True)
@@ -119,7 +119,7 @@ class RetryExecution:
     """Go on with a failed execution from `task` (None: all that failed); `inputs` by task id."""
 
     task: str | None = None
-    inputs: dict[str, Any] = field(default_factory=dict)
+    inputs: Inputs = field(default_factory=dict)
     reason: str = ""
 
 
@@ -149,7 +149,7 @@ class CompleteCompensation:
     task: str
     attempt: int
     agent: str
-    output: Any = None
+    output: Undone = None
     started_at: str | None = None
     delivery: int = 1
 
@@ -161,7 +161,7 @@ class FailCompensation:
     task: str
     attempt: int
     agent: str
-    error: str
+    error: Error
     retryable: bool = True
     started_at: str | None = None
     delivery: int = 1

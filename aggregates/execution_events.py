@@ -7,9 +7,20 @@ writes four times slower; an event lives for one batch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from aggregates.decider import Blueprint
+from aggregates.sealed import (
+    Answer,
+    Error,
+    Input,
+    Inputs,
+    Output,
+    Outputs,
+    Prompt,
+    Reason,
+    Signal,
+    Undone,
+)
 
 
 @dataclass
@@ -21,7 +32,7 @@ class ExecutionStarted:
     tasks: int
     phases: int
     max_parallel_tasks: int
-    input: Any = None
+    input: Input = None
     timeout_seconds: float | None = None
     _blueprint: Blueprint | None = field(default=None, repr=False, compare=False)
 
@@ -80,7 +91,7 @@ class TaskCompleted:
     task: str
     attempt: int
     agent: str
-    output: Any = None
+    output: Output = None
 
 
 @dataclass
@@ -88,7 +99,7 @@ class TaskFailed:
     task: str
     attempt: int
     agent: str
-    error: str
+    error: Error
     retried: bool
 
 
@@ -111,14 +122,14 @@ class ExecutionResumed:
 @dataclass
 class ExecutionCompleted:
     tasks: int
-    output: dict[str, Any] | None = None
+    output: Outputs = None
 
 
 @dataclass
 class ExecutionFailed:
     """`compensated` and `not_compensated` name tasks; None where there was nothing to undo."""
 
-    reason: str
+    reason: Reason
     task: str | None = None
     compensated: list[str] | None = None
     not_compensated: list[str] | None = None
@@ -126,7 +137,7 @@ class ExecutionFailed:
 
 @dataclass
 class ExecutionCancelled:
-    reason: str
+    reason: Reason
     compensated: list[str] | None = None
     not_compensated: list[str] | None = None
 
@@ -148,7 +159,7 @@ class InputRequested:
     task: str
     attempt: int
     agent: str
-    prompt: Any = None
+    prompt: Prompt = None
 
 
 @dataclass
@@ -157,13 +168,13 @@ class InputProvided:
 
     task: str
     attempt: int
-    input: Any = None
+    input: Answer = None
 
 
 @dataclass
 class SignalReceived:
     name: str
-    data: Any = None
+    data: Signal = None
 
 
 @dataclass
@@ -175,8 +186,8 @@ class ExecutionRetried:
     digest: str
     tasks: list[str]
     reason: str
-    input: Any = None
-    inputs: dict[str, Any] = field(default_factory=dict)
+    input: Input = None
+    inputs: Inputs = field(default_factory=dict)
     timeout_seconds: float | None = None
     _blueprint: Blueprint | None = field(default=None, repr=False, compare=False)
 
@@ -186,7 +197,7 @@ class CompensationStarted:
     """`tasks` are undone in this order; `outcome` is how the execution ends then."""
 
     outcome: str
-    reason: str
+    reason: Reason
     task: str | None
     tasks: list[str]
 
@@ -205,7 +216,7 @@ class TaskCompensated:
     task: str
     attempt: int
     agent: str
-    output: Any = None
+    output: Undone = None
 
 
 @dataclass
@@ -213,7 +224,7 @@ class CompensationFailed:
     task: str
     attempt: int
     agent: str | None
-    error: str
+    error: Error
     retried: bool
 
 
@@ -221,7 +232,7 @@ class CompensationFailed:
 class CompensationParked:
     task: str
     attempts: int
-    error: str
+    error: Error
 
 
 EVENTS = (

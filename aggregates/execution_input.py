@@ -17,6 +17,7 @@ from aggregates.execution_state import PENDING, WAITING, Execution
 from aggregates.execution_tasks import go_on
 from aggregates.problem import Refused
 from aggregates.schedule import schedule
+from streams.sealing.token import MARK, clear_bytes, is_sealed
 
 SIGNALS_MAX = 1_000  # names; the engine keeps each until the execution has ended
 REQUESTS_UP_TO = 255 - 2 * ATTEMPTS_MAX
@@ -73,7 +74,7 @@ def signal(state: Execution, command: SignalExecution) -> list[Any]:
 def check_size(what: str, value: Any, pointer: str) -> None:
     """Refuse what is too large to travel in an event."""
     if isinstance(value, str | list | dict):
-        size = len(orjson.dumps(value))
+        size = clear_bytes(value[MARK]) if is_sealed(value) else len(orjson.dumps(value))
         if size > INPUT_BYTES_MAX:
             detail = f"The {what} has {size:,} bytes; at most {INPUT_BYTES_MAX:,} may be: store it "
             raise Refused("TOO_LARGE", f"{detail}elsewhere and send a reference.", pointer)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from streams.sealing.token import is_sealed_text, parts
+
 DETAIL_CHARS_MAX = 500
 LIST_ITEMS_MAX = 20
+TOKEN_CHARS_MAX = 8_192  # the sealed part of a text, which cannot be cut: far above any error
 
 
 class Refused(Exception):
@@ -35,6 +38,13 @@ class Refused(Exception):
 
 
 def bounded(text: str, limit: int = DETAIL_CHARS_MAX) -> str:
-    """The text, cut to `limit` characters, with control characters made visible."""
+    """The text, cut to `limit` characters, with control characters made visible.
+
+    A sealed part (the first) stays whole, or could not be opened any more.
+    """
+    if is_sealed_text(text):
+        before, token, after, *_ = parts(text)
+        if len(token) <= TOKEN_CHARS_MAX:
+            return f"{bounded(before, limit)}sealed:{token}{bounded(after, limit)}"
     clean = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: limit + 1])
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"

@@ -10,14 +10,15 @@ from aggregates.decider import Blueprint, Decider
 from aggregates.definition import Definition, parse_definition, validate
 from aggregates.plan import plan
 from aggregates.problem import Refused
+from aggregates.sealed import Document, Source
 
 
 @dataclass(slots=True)
 class CreateWorkflow:
     """Write the first revision: `definition` as an object, or `source` as text in a format."""
 
-    definition: dict[str, Any] | None = None
-    source: str | None = None
+    definition: Document = None
+    source: Source = None
     format: Literal["json", "yaml"] = "json"
 
 
@@ -25,8 +26,8 @@ class CreateWorkflow:
 class ReviseWorkflow:
     """Write a further revision; running executions stay on theirs."""
 
-    definition: dict[str, Any] | None = None
-    source: str | None = None
+    definition: Document = None
+    source: Source = None
     format: Literal["json", "yaml"] = "json"
 
 
