@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 import typer
 
+from processors.bench.agents import agents
 from processors.bench.crew import crew
+from processors.bench.latency import latency
 from processors.bench.log import log
 from processors.bench.peers import COMMANDS as PEERS
 from processors.bench.plan import plan
 from processors.bench.workflow import workflow
 from processors.cli.exits import CODES
 
-BENCHMARKS: tuple[Callable[..., None], ...] = (*PEERS, log, plan, workflow)
+BENCHMARKS: tuple[Callable[..., None], ...] = (*PEERS, latency, agents, log, plan, workflow)
 
 app = typer.Typer(
     no_args_is_help=True,

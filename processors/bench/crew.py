@@ -56,16 +56,12 @@ def crew(
     agents: Annotated[int, typer.Option(min=1, help="How many, over all hosts.")] = 10,
     hosts: Annotated[int, typer.Option(min=1, help="How many share this process.")] = 1,
     capacity: Annotated[int, typer.Option(min=1, help="Tasks at once, of each agent.")] = 100,
-    seconds: Annotated[float, typer.Option(min=0, help="What a task takes.")] = 0.0,
 ) -> None:
     """Serve one role until told to stop, and note in a file who got which task when."""
 
     async def work() -> None:
         book = Notebook(notes)
-        made = [
-            Agent(f"{role}-{n}", (role,), handler(book, n, seconds), capacity)
-            for n in range(agents)
-        ]
+        made = [Agent(f"{role}-{n}", (role,), handler(book, n), capacity) for n in range(agents)]
         addresses = find(read_settings())
         log = PostgresLog(addresses.database_url, 1)
         await log.open()
@@ -88,14 +84,12 @@ def crew(
     run(work, stop_is_success=True)
 
 
-def handler(book: Notebook, number: int, seconds: float) -> Callable[[Assignment], Any]:
-    """Notes that it has a task, and answers at once or after so many seconds."""
+def handler(book: Notebook, number: int) -> Callable[[Assignment], Any]:
+    """Notes that it has a task, and answers at once; after `metadata.seconds` where there are."""
 
-    def at_once(assignment: Assignment) -> None:
+    def handle(assignment: Assignment) -> Any:
         book.add(assignment, number)
+        seconds = assignment.metadata.get("seconds")
+        return asyncio.sleep(seconds) if seconds else None
 
-    async def later(assignment: Assignment) -> None:
-        book.add(assignment, number)
-        await asyncio.sleep(seconds)
-
-    return later if seconds else at_once
+    return handle

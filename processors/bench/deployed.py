@@ -37,8 +37,6 @@ class How:
     agents: int = 10
     capacity: int = 100
     hosts: int = 1
-    seconds: float = 0.0
-    """What a task takes."""
 
     def children(self) -> list[tuple[str, tuple[str, ...]]]:
         """The engine's processes, by name with their arguments."""
@@ -105,12 +103,7 @@ async def deployed(addresses: Addresses, how: How) -> AsyncIterator[Deployed]:
 
 
 def _crew(how: How, role: str, notes: Path) -> tuple[str, ...]:
-    sizes = {
-        "agents": how.agents,
-        "hosts": how.hosts,
-        "capacity": how.capacity,
-        "seconds": how.seconds,
-    }
+    sizes = {"agents": how.agents, "hosts": how.hosts, "capacity": how.capacity}
     options = [part for name, value in sizes.items() for part in (f"--{name}", str(value))]
     return ("bench", "crew", *options, role, str(notes))
 

@@ -35,6 +35,12 @@ def chain(tasks: int, role: str) -> dict[str, Any]:
     return _document(f"chain-{tasks}", made, role=role)
 
 
+def long_fan(tasks: int, role: str, seconds: float) -> dict[str, Any]:
+    """So many tasks at once, each of which takes its time."""
+    made = [_task(node, [], role) | {"metadata": {"seconds": seconds}} for node in range(tasks)]
+    return _document(f"long-fan-{tasks}", made, tasks, role)
+
+
 def fan_and_join(tasks: int, role: str) -> dict[str, Any]:
     """So many tasks at once, and one more that waits for all of them."""
     made = [_task(node, [], role) for node in range(tasks)]

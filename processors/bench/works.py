@@ -149,3 +149,4 @@ WORKS = (
         _seconds(0.8),
     ),
 )
+BY_NAME = {work.name: work for work in WORKS}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from itertools import pairwise
@@ -24,30 +23,11 @@ from processors.bench.notes import percentile
 from processors.bench.peers import figures_of, measure, one_round
 from processors.bench.works import WORKS, Work
 from processors.cli.exits import Failed
-from processors.settings import Addresses
 from processors.supervisor import ChildFailed
-from tests.servers import Endpoints, empty_redis
+from tests.bench.conftest import PARTITIONS
 
-PARTITIONS = 4
 BY_NAME = {work.name: work for work in WORKS}
 SIZES = {"w1": 6, "w1-idle": 2, "w2": 1, "w3": 3, "w4": 20}
-
-
-@pytest.fixture(scope="module")
-async def place(servers: Endpoints) -> servers_.Place:
-    """Given servers, as `--database-url` and `--redis-url` name them."""
-    addresses = Addresses(servers.database_url, await empty_redis(servers.redis_url))
-    return servers_.Place(addresses)
-
-
-@pytest.fixture(scope="module")
-async def engine(place: servers_.Place) -> AsyncIterator[Deployed]:
-    """Processes as a measurement starts them, for all tests of this file."""
-    async with (
-        servers_.target(place, PARTITIONS, existing=False) as addresses,
-        deployed(addresses, How(agents=2)) as made,
-    ):
-        yield made
 
 
 async def test_every_work_runs_and_measures_what_it_says(
