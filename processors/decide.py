@@ -177,6 +177,9 @@ def _decide(decided: Decided, one: Typed, now: datetime, stamp: str) -> None:
             raise Refused("FOREIGN_TENANT", f"{subject} is not of the tenant {command.tenant}.")
         if held.unreadable:
             raise Unreadable(held.unreadable)
+        if command.expected is not None and command.expected != held.version:
+            detail = f"{subject} is at version {held.version:,}, not {command.expected:,}."
+            raise Refused("VERSION_CONFLICT", detail, version=held.version)
         events = held.decider.decide(held.state, typed, now)
         messages = _encoded(share, held, command, subject, events, stamp)
     except Refused as error:

@@ -63,6 +63,15 @@ class Settings(BaseSettings):
     """Where a worker serves /metrics, /live and /ready; None serves nothing."""
     metrics_host: str = "127.0.0.1"
     """Which of the machine's addresses it listens on; 0.0.0.0 is all of them."""
+    api_port: int = Field(8002, ge=0, le=65_535)
+    """Where the HTTP interface listens; 0 is any free port."""
+    api_host: str = "127.0.0.1"
+    api_cors_origins: list[str] = Field([], max_length=100)
+    """Origins whose pages may call the HTTP interface, as a JSON list; none by default."""
+    api_wait_s: float = Field(10.0, gt=0, le=300)
+    """How long a request waits for its command's outcome."""
+    api_connections: int = Field(8, ge=1, le=200)
+    """To PostgreSQL, for the reads of one gateway."""
 
     @field_validator("database_url", "redis_url", "metrics_port", mode="before")
     @classmethod

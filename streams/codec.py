@@ -114,6 +114,7 @@ def encode_command(command: Command) -> bytes:
         ("traceparent", command.traceparent),
         ("replyto", command.reply_to),
         ("time", command.time),
+        ("expectedversion", command.expected),
     ):
         if value is not None:
             envelope[name] = value
@@ -150,6 +151,9 @@ def decode_command(raw: bytes) -> Command:
     reply_to = get("replyto")
     if reply_to is not None and not reply_to.startswith(REPLY_PREFIX):
         raise Poison(f"INVALID_VALUE: `replyto` names a stream that begins with `{REPLY_PREFIX}`.")
+    expected = get("expectedversion")
+    if expected is not None and type(expected) is not int:
+        raise Poison("INVALID_TYPE: `expectedversion` is the version of an aggregate, a number.")
     return Command(
         name,
         kind,
@@ -163,6 +167,7 @@ def decode_command(raw: bytes) -> Command:
         get("traceparent"),
         reply_to,
         get("time"),
+        expected,
     )
 
 

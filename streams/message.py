@@ -29,6 +29,8 @@ class Command:
     traceparent: str | None = None
     reply_to: str | None = None
     time: str | None = None
+    expected: int | None = None
+    """The version that the aggregate must have; None takes any."""
 
     @property
     def subject(self) -> str:

@@ -69,6 +69,7 @@ COMMANDS = st.builds(
     traceparent=OPTIONAL,
     reply_to=st.none() | TEXTS.map(lambda text: f"replies:{text}"),
     time=OPTIONAL,
+    expected=st.none() | st.integers(0, 2**63 - 1),
 )
 
 
@@ -110,6 +111,11 @@ def test_a_subject_is_a_kind_and_an_id(subject):
 @pytest.mark.parametrize("value", [5, [], {"a": 1}, "x" * (ID_BYTES_MAX + 1)])
 def test_what_may_be_left_out_is_a_text_all_the_same(name, value):
     assert f"`{name}`" in poison(raw(**{name: value}))
+
+
+@pytest.mark.parametrize("version", ["1", 1.0, True, []])
+def test_an_expected_version_is_a_number(version):
+    assert "`expectedversion`" in poison(raw(expectedversion=version))
 
 
 @pytest.mark.parametrize("tenant", ["a b", "a/b", "a}", "{a", "a:b", "é", "x" * 65])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
@@ -47,6 +49,19 @@ async def test_a_refusal_given_again_is_the_same_refusal(owner):
     assert first.problem["code"] == "UNKNOWN_WORKFLOW"
     assert told(second) == told(third) == first
     assert [event.type for event in await owner.events()] == [REFUSAL]
+
+
+async def test_a_command_that_expects_another_version_is_refused_and_changes_nothing(owner):
+    """R50: what a reader has seen may have changed since; the aggregate's owner knows."""
+    made = create()
+    await owner.say(made)
+    stale = asking(replace(commands.archive_workflow(made.root), expected=0))
+    right = asking(replace(commands.archive_workflow(made.root), expected=1))
+    [refused, done] = await owner.say(stale, right)
+    assert refused.problem
+    assert (refused.problem["code"], refused.problem["version"]) == ("VERSION_CONFLICT", 1)
+    assert done.problem is None
+    assert [event.type for event in await owner.events()][-2:] == [REFUSAL, "WorkflowArchived"]
 
 
 async def test_after_a_restart_a_single_event_is_told_from_a_refusal(owner):

@@ -1,0 +1,83 @@
+"""The app factory: routes, errors, limits, and a lifespan that connects the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from aggregates.problem import Refused
+from processors.api import problems
+from processors.api.front import Front
+from processors.api.gateway import Gateway, unavailable
+from processors.api.metrics import ApiMetrics
+from processors.api.openapi import described
+from processors.api.routes import ROUTERS
+from processors.settings import Addresses, Settings
+from streams.log import LogUnavailable
+
+EXPOSED = ("ETag", "Idempotency-Key", "Location", "Retry-After", "X-Position", "X-Request-Id")
+
+
+def make_app(settings: Settings, addresses: Addresses) -> FastAPI:
+    """The ASGI app; it connects when its lifespan begins."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with Gateway(settings, addresses) as gateway:
+            app.state.gateway = gateway
+            yield
+
+    app = FastAPI(
+        title="AgentCore orchestration engine",
+        version=version("agentcore-orchestrator"),
+        lifespan=lifespan,
+        docs_url=None,  # their pages fetch scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    app.state.metrics = ApiMetrics()
+    for router in ROUTERS:
+        app.include_router(router)
+    _explain(app)
+    if settings.api_cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.api_cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+        )
+    app.add_middleware(Front, metrics=app.state.metrics)
+    app.openapi = lambda: described(app)  # type: ignore[method-assign]
+    return app
+
+
+def _explain(app: FastAPI) -> None:
+    """Every error as a problem document."""
+
+    async def on_http(_: Request, error: Any) -> Response:
+        return problems.of_http(error)
+
+    async def on_validation(_: Request, error: Any) -> Response:
+        return problems.of_validation(error)
+
+    async def on_refused(_: Request, error: Any) -> Response:
+        return problems.of_document(error.problem())
+
+    async def on_unavailable(_: Request, error: Any) -> Response:
+        return problems.of_http(unavailable("PostgreSQL"))
+
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(Refused, on_refused)
+    app.add_exception_handler(LogUnavailable, on_unavailable)

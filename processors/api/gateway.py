@@ -1,0 +1,120 @@
+"""One gateway process: its connections, its bounds, and what it counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Annotated, Any, Self
+
+import asyncpg
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from processors.api.principal import Principal
+from processors.api.problems import Problem
+from processors.client import Client
+from processors.settings import Addresses, Settings
+from streams.bus import Bus
+from streams.logs.postgres import PostgresLog
+
+READ_S_MAX = 5.0  # of one read, with its waiting for a connection
+READS_MAX = 1_000  # under way and waiting for a connection; more are told to come back
+WAITING_MAX = 1_000  # commands whose outcomes are waited for; each holds its body meanwhile
+RETRY_AFTER_S = 1
+
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+)
+"""What a PostgreSQL that is away, full or too slow looks like; any other error is ours."""
+
+
+class Gateway:
+    """What all requests of this process share; `async with Gateway(settings, addresses)`."""
+
+    def __init__(self, settings: Settings, addresses: Addresses) -> None:
+        self.settings = settings
+        self.client = Client(addresses, actor="http")
+        self.log = PostgresLog(addresses.database_url, settings.api_connections)
+        self.partitions = 0
+        self.in_flight: set[str] = set()
+        self.reads = 0
+
+    async def __aenter__(self) -> Self:
+        await self.client.__aenter__()
+        try:
+            await self.log.open()
+            self.partitions = await self.log.partitions()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.client.__aexit__(None, None, None)
+        await self.log.close()
+
+    @property
+    def bus(self) -> Bus:
+        """Connections to Redis."""
+        return self.client.bus
+
+    @asynccontextmanager
+    async def reading(self, who: Principal) -> AsyncIterator[Any]:
+        """A connection to the read models on behalf of somebody, for one bounded read.
+
+        Every statement names the principal's tenant. Raises Problem where there is no connection.
+        """
+        if self.reads >= READS_MAX:
+            raise busy("More reads wait for a connection than may")
+        self.reads += 1
+        try:
+            async with asyncio.timeout(READ_S_MAX), self.log.pool.acquire() as connection:
+                yield connection
+        except AWAY as error:
+            raise unavailable("PostgreSQL") from error
+        finally:
+            self.reads -= 1
+
+    async def rows(self, who: Principal, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """The rows of one statement."""
+        async with self.reading(who) as connection:
+            return list(await connection.fetch(statement, *arguments))
+
+    async def row(self, who: Principal, statement: str, *arguments: Any) -> asyncpg.Record | None:
+        """The first row of one statement."""
+        async with self.reading(who) as connection:
+            found: asyncpg.Record | None = await connection.fetchrow(statement, *arguments)
+            return found
+
+
+def busy(what: str) -> Problem:
+    """Too much at once: 429, and when to come back."""
+    return Problem("BUSY", f"{what}; try again.", headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+def unavailable(what: str) -> Problem:
+    """A server is away: 503, and when to come back."""
+    detail = f"{what} cannot be reached at the moment; try again."
+    return Problem("UNAVAILABLE", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+async def gateway(connection: HTTPConnection) -> Gateway:
+    """The gateway that a request or a WebSocket came to."""
+    found: Gateway = connection.app.state.gateway
+    return found
+
+
+At = Annotated[Gateway, Depends(gateway)]

@@ -1,0 +1,25 @@
+"""The HTTP interface in tests: the app with its lifespan beside a running engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from processors.api.app import make_app
+from processors.settings import Addresses, Settings
+
+
+@asynccontextmanager
+async def api(addresses: Addresses, **given: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an app of its own; `given` are settings."""
+    settings = Settings(DATABASE_URL=addresses.database_url, REDIS_URL=addresses.redis_url, **given)
+    app = make_app(settings, addresses)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://api") as client,
+    ):
+        yield client
