@@ -22,7 +22,13 @@ from aggregates.definitions.model import (
 )
 from aggregates.definitions.problems import place, refusal, wrapped
 from aggregates.definitions.rules import check
-from aggregates.definitions.shape import DefinitionShape, TaskShape, to_model
+from aggregates.definitions.shape import (
+    DefinitionShape,
+    PolicyShape,
+    TaskShape,
+    to_model,
+    to_policy,
+)
 from aggregates.definitions.yaml_text import read
 from aggregates.problem import Refused
 from streams.strict import Malformed, check_text, parse
@@ -34,6 +40,7 @@ __all__ = [
     "RetryPolicy",
     "TaskDefinition",
     "parse_definition",
+    "parse_policy",
     "validate",
 ]
 
@@ -68,6 +75,14 @@ def validate(document: object) -> Definition:
         detail = f"The definition has {size:,} bytes; at most {DEFINITION_BYTES_MAX:,} may be."
         raise Refused("TOO_LARGE", detail, "")
     return _checked(document)
+
+
+def parse_policy(document: dict[str, Any]) -> RetryPolicy:
+    """The retry policy that an option `retry_policy` of an execution means, or Refused."""
+    try:
+        return to_policy(PolicyShape.model_validate(document))
+    except ValidationError as error:
+        raise refusal(error, {"retry_policy": document}, "retry_policy") from None
 
 
 def _yaml(raw: bytes) -> Any:

@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from aggregates.decider import Blueprint
-from aggregates.sealed import Answer, Error, Input, Inputs, Output, Prompt, Signal, Undone
+from aggregates.sealed import Answer, Error, Input, Inputs, Output, Policy, Prompt, Signal, Undone
 
 
 @dataclass(slots=True)
 class StartExecution:
-    """Run one revision of a workflow (0: the newest), for at most `timeout_seconds` in all."""
+    """Run one revision of a workflow (0: the newest), for at most `timeout_seconds` in all.
+
+    `retry_policy` takes the place of its tasks' own ones, except for their compensations.
+    """
 
     workflow_id: str
     revision: int = 0
     input: Input = None
     max_parallel_tasks: int | None = None
     timeout_seconds: float | None = None
+    retry_policy: Policy = None
     _blueprint: Blueprint | None = field(default=None, init=False)
 
 

@@ -16,6 +16,7 @@ from aggregates.sealed import (
     Inputs,
     Output,
     Outputs,
+    Policy,
     Prompt,
     Reason,
     Signal,
@@ -34,6 +35,7 @@ class ExecutionStarted:
     max_parallel_tasks: int
     input: Input = None
     timeout_seconds: float | None = None
+    retry_policy: Policy = None
     _blueprint: Blueprint | None = field(default=None, repr=False, compare=False)
 
 
@@ -189,6 +191,7 @@ class ExecutionRetried:
     input: Input = None
     inputs: Inputs = field(default_factory=dict)
     timeout_seconds: float | None = None
+    retry_policy: Policy = None
     _blueprint: Blueprint | None = field(default=None, repr=False, compare=False)
 
 

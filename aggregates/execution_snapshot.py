@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from aggregates.decider import Blueprint
+from aggregates.definitions.model import policy_to_store, stored_policy
 from aggregates.execution_input import heard
 from aggregates.execution_state import COMPLETED, RUNNING, SCHEDULED, Execution
 from aggregates.execution_undoing import Undo, Undoing
@@ -36,6 +37,7 @@ def dump(state: Execution) -> dict[str, Any] | None:
         "input": state.input,
         "inputs": state.inputs or None,
         "timeout_seconds": state.timeout_seconds,
+        "retry_policy": policy_to_store(state.policy),
         "deliveries": _named(state.deliveries) or None,
         "uncounted": _named(state.uncounted) or None,
         "asked": sorted(state.asked) or None,
@@ -79,6 +81,7 @@ def load(root: str, data: Any, found: Blueprint | None) -> Execution:
     state.outputs = _numbered(data["outputs"])
     state.input, state.inputs = data.get("input"), data.get("inputs", {})
     state.timeout_seconds = data.get("timeout_seconds")
+    state.policy = stored_policy(data.get("retry_policy"))
     state.deliveries = _numbered(data.get("deliveries", {}))
     state.uncounted = _numbered(data.get("uncounted", {}))
     state.asked = set(data.get("asked", ()))

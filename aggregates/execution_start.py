@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from aggregates.decider import Blueprint
+from aggregates.definition import parse_policy
+from aggregates.definitions.model import policy_to_store, stored_policy
 from aggregates.definitions.shape import ATTEMPTS_MAX, SECONDS_MAX
 from aggregates.execution_answers import find
 from aggregates.execution_commands import RetryExecution, StartExecution
@@ -43,11 +45,13 @@ def start(state: Execution, command: StartExecution) -> list[Any]:
     if seconds is not None and not 0 < seconds <= SECONDS_MAX:
         detail = f"`timeout_seconds` is more than 0 and at most {SECONDS_MAX:,.0f}."
         raise Refused("INVALID_VALUE", detail, "/timeout_seconds")
+    policy = None if command.retry_policy is None else parse_policy(command.retry_policy)
     plan = found.plan
     limit = plan.definition.max_parallel_tasks
     if command.max_parallel_tasks is not None:
         if command.max_parallel_tasks < 1:
-            raise Refused("INVALID_VALUE", "max_parallel_tasks must be at least 1.")
+            detail = "`max_parallel_tasks` must be at least 1."
+            raise Refused("INVALID_VALUE", detail, "/max_parallel_tasks")
         limit = min(limit, command.max_parallel_tasks)
     started = ExecutionStarted(
         workflow_id=found.workflow_id,
@@ -59,6 +63,7 @@ def start(state: Execution, command: StartExecution) -> list[Any]:
         max_parallel_tasks=limit,
         input=command.input,
         timeout_seconds=seconds,
+        retry_policy=policy_to_store(policy),
         _blueprint=found,
     )
     begun = Execution(state.id)
@@ -70,6 +75,7 @@ def started(state: Execution, event: ExecutionStarted, found: Blueprint) -> None
     """The state after the start."""
     state.begin(found, event.max_parallel_tasks)
     state.input, state.timeout_seconds = event.input, event.timeout_seconds
+    state.policy = stored_policy(event.retry_policy)
 
 
 def retry(state: Execution, command: RetryExecution) -> list[Any]:
@@ -107,6 +113,7 @@ def retry(state: Execution, command: RetryExecution) -> list[Any]:
         input=state.input,
         inputs=state.inputs | command.inputs,
         timeout_seconds=state.timeout_seconds,
+        retry_policy=policy_to_store(state.policy),
     )
     again = (*open_again, *(task for task, now in enumerate(status) if now == PENDING))
     ready = [task for task in again if state.waiting[task] == 0]

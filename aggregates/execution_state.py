@@ -11,6 +11,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 from aggregates.decider import Blueprint
+from aggregates.definitions.model import RetryPolicy
 from aggregates.execution_undoing import Undoing
 from aggregates.plan import Plan
 
@@ -57,6 +58,7 @@ class Execution:
         "phase",
         "phase_open",
         "plan",
+        "policy",
         "ready",
         "revision",
         "signals",
@@ -78,6 +80,7 @@ class Execution:
         self.digest = ""
         self.limit = 0
         self.timeout_seconds: float | None = None
+        self.policy: RetryPolicy | None = None  # in place of the tasks' own ones
         self.input: Any = None
         self.inputs: dict[str, Any] = {}  # those that a retry has edited, by task
         self.task_status = bytearray()
@@ -101,6 +104,11 @@ class Execution:
     def terminal(self) -> bool:
         """Whether the execution has ended."""
         return self.status in ENDED
+
+    def policy_of(self, task: int) -> RetryPolicy:
+        """How a task is tried again in this execution."""
+        assert self.plan is not None
+        return self.policy or self.plan.definition.tasks[task].retry_policy
 
     def counted(self, task: int, attempt: int) -> int:
         """Which attempt it is in the eyes of the task's retry policy."""

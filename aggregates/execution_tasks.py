@@ -90,9 +90,7 @@ def go_on(state: Execution, freed: list[int], leaving: int) -> list[Any]:
 
 
 def _allowed(state: Execution, task: int, error: str) -> bool:
-    assert state.plan is not None
-    policy = state.plan.definition.tasks[task].retry_policy
-    return may_retry(policy, state.counted(task, state.attempts[task]), error)
+    return may_retry(state.policy_of(task), state.counted(task, state.attempts[task]), error)
 
 
 def _phases(state: Execution, task: int) -> list[Any]:

@@ -40,7 +40,7 @@ def schedule(
         delay_ms = 0
         if attempt > 1 and not at_once and (task == leaving or task not in state.asked):
             counted = state.counted(task, attempt)
-            delay_ms = retry_delay_ms(definition.retry_policy, counted, f"{state.id}/{task}")
+            delay_ms = retry_delay_ms(state.policy_of(task), counted, f"{state.id}/{task}")
         events.append(
             TaskScheduled(
                 plan.ids[task],

@@ -43,6 +43,7 @@ Reason = Annotated[str, Sealed("error", "text")]
 """Why something ended: it may repeat an agent's error, whose sealed part it then has."""
 Document = Annotated[dict[str, Any] | None, Sealed("definition")]
 Source = Annotated[str | None, Sealed("definition", "source")]
+Policy = Annotated[dict[str, Any] | None, Clear("How often to try again is decided by it.")]
 Card = Annotated[dict[str, Any] | None, Clear("An agent's card is what it shows to everybody.")]
 
 

@@ -65,15 +65,20 @@ def start_execution(
     input: Any = None,  # noqa: A002 - the field's name
     max_parallel_tasks: int | None = None,
     timeout_seconds: float | None = None,
+    retry_policy: dict[str, Any] | None = None,
     execution_id: str | None = None,
 ) -> Command:
-    """Run one revision of a workflow; 0 is the newest. After `timeout_seconds` it fails."""
+    """Run one revision of a workflow; 0 is the newest. After `timeout_seconds` it fails.
+
+    `retry_policy` has the fields of a definition's, and holds in place of its tasks' own ones.
+    """
     data = {
         "workflow_id": workflow_id,
         "revision": revision,
         "input": input,
         "max_parallel_tasks": max_parallel_tasks,
         "timeout_seconds": timeout_seconds,
+        "retry_policy": retry_policy,
     }
     return command("execution", execution_id, "StartExecution", data)
 

@@ -213,6 +213,21 @@ def _read_task(fields: dict[str, Any], common: RetryPolicy) -> TaskDefinition:
     )
 
 
+def policy_to_store(policy: RetryPolicy | None) -> dict[str, Any] | None:
+    """A policy as JSON-able data: what differs from the default."""
+    if policy is None:
+        return None
+    fields = _differing(policy, DEFAULT_POLICY)
+    if errors := fields.get("non_retryable_errors"):
+        fields["non_retryable_errors"] = list(errors)
+    return fields
+
+
+def stored_policy(fields: dict[str, Any] | None) -> RetryPolicy | None:
+    """The policy that was written down as data, where there was one."""
+    return None if fields is None else _policy(fields)
+
+
 def _policy(fields: dict[str, Any]) -> RetryPolicy:
     errors = tuple(fields.get("non_retryable_errors", ()))
     return RetryPolicy(**(fields | {"non_retryable_errors": errors}))

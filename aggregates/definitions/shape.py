@@ -110,11 +110,11 @@ def to_model(shape: DefinitionShape, task_shapes: Iterable[TaskShape]) -> model.
     metadata = dict(shape.metadata or {})
     if shape.recorded is not None:
         metadata["recorded"] = shape.recorded
-    common = _policy(shape.retry_policy, model.DEFAULT_POLICY)
+    common = to_policy(shape.retry_policy)
     known: dict[model.RetryPolicy, model.RetryPolicy] = {}  # tasks share equal policies
     tasks = []
     for task in task_shapes:
-        policy = _policy(task.retry_policy, common)
+        policy = to_policy(task.retry_policy, common)
         tasks.append(_task(task, known.setdefault(policy, policy)))
     coordination = shape.coordination or CoordinationShape()
     return model.Definition(
@@ -156,7 +156,10 @@ def _task(task: TaskShape, policy: model.RetryPolicy) -> model.TaskDefinition:
     )
 
 
-def _policy(policy: PolicyShape | None, default: model.RetryPolicy) -> model.RetryPolicy:
+def to_policy(
+    policy: PolicyShape | None, default: model.RetryPolicy = model.DEFAULT_POLICY
+) -> model.RetryPolicy:
+    """The policy in plain types; the default where none was given."""
     if policy is None:
         return default
     jitter = policy.jitter

@@ -20,12 +20,14 @@ from aggregates.execution_events import (
     ExecutionFailed,
     ExecutionRetried,
     TaskCompleted,
+    TaskFailed,
     TaskStarted,
 )
 from aggregates.execution_start import ATTEMPTS_IN_ALL_MAX
 from aggregates.execution_state import PENDING
 from aggregates.problem import Refused
 from tests.executions import (
+    ANN,
     BOB,
     CHAIN,
     NO_DELAY,
@@ -39,7 +41,7 @@ from tests.executions import (
     start,
 )
 from tests.flows import flow
-from tests.spec import NOW, after
+from tests.spec import NOW, after, given
 
 DEAD = {"retryable": False}
 
@@ -65,6 +67,35 @@ def test_what_failed_is_tried_again_in_its_next_attempt():
         TaskCompleted("b", 2, BOB, "out"),
         ExecutionCompleted(2, {"b": "out"}),
     )
+
+
+def test_an_execution_has_a_policy_of_its_own_in_place_of_its_tasks():
+    """R11: also after a retry, and where it comes from a snapshot."""
+    policy = {"max_attempts": 2, "initial_backoff_seconds": 0, "non_retryable_errors": ["Bad"]}
+    once = flow(a=[], b=["a"], policy={"max_attempts": 1})
+    so_far = after(start(once, retry_policy=policy))
+    assert so_far.happened[0].retry_policy == policy
+    so_far.when(fail("a", error="Bad: luck")).so().when(RetryExecution()).then(
+        retried(once, "a", retry_policy=policy), scheduled("a", 2)
+    )
+    loaded = EXECUTION.load("e", EXECUTION.dump(so_far.state), once)
+    assert loaded.policy == so_far.state.policy
+    so_far.when(fail("a")).then(
+        TaskStarted("a", 1, ANN), TaskFailed("a", 1, ANN, "no", True), scheduled("a", 2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "code"),
+    [
+        ({"max_attempts": 0}, "INVALID_VALUE"),
+        ({"attempts": 3}, "UNKNOWN_FIELD"),
+        ({"jitter": "much"}, "INVALID_TYPE"),
+    ],
+)
+def test_a_policy_is_checked_as_a_definition_s_is(policy, code):
+    where = f"/retry_policy/{next(iter(policy))}"
+    given().when(start(ONE, retry_policy=policy)).refused(code, where)
 
 
 def test_what_was_cancelled_with_it_is_open_again_as_well():
