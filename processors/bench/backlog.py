@@ -81,7 +81,7 @@ def make_backlog(shape: str, size: int, partitions: int) -> Backlog:
     document = fan_out(tasks, at_once=tasks if shape == "start" else 1)
     made = Backlog(shape, partitions, document, str(uuid7()), [])
     for partition in range(partitions):
-        ids = _ids(partition, partitions)
+        ids = ids_of(partition, partitions)
         own = [next(ids) for _ in range(runs)]
         made.executions += own
         made.messages[partition] = [
@@ -92,7 +92,7 @@ def make_backlog(shape: str, size: int, partitions: int) -> Backlog:
     return made
 
 
-def _ids(partition: int, partitions: int) -> Iterator[str]:
+def ids_of(partition: int, partitions: int) -> Iterator[str]:
     """Fresh ids that belong to a partition."""
     for _ in count():
         found = str(uuid7())

@@ -8,14 +8,21 @@ import typer
 
 from processors.bench.agents import agents
 from processors.bench.crew import crew
+from processors.bench.flat import flat
 from processors.bench.latency import latency
 from processors.bench.log import log
 from processors.bench.peers import COMMANDS as PEERS
 from processors.bench.plan import plan
+from processors.bench.projection import projection
+from processors.bench.replay import replay
 from processors.bench.workflow import workflow
 from processors.cli.exits import CODES
 
-BENCHMARKS: tuple[Callable[..., None], ...] = (*PEERS, latency, agents, log, plan, workflow)
+BENCHMARKS: tuple[Callable[..., None], ...] = (
+    *PEERS,
+    *(latency, agents),
+    *(log, plan, workflow, replay, projection, flat),
+)
 
 app = typer.Typer(
     no_args_is_help=True,

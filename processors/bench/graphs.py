@@ -24,9 +24,10 @@ def layered(nodes: int, seed: int = 1) -> dict[str, Any]:
     return _document(f"layered-{nodes}", tasks)
 
 
-def fan_out(tasks: int, at_once: int) -> dict[str, Any]:
+def fan_out(tasks: int, at_once: int, role: str = ROLE) -> dict[str, Any]:
     """Tasks that wait for nothing, of which so many are in flight at once."""
-    return _document(f"fan-out-{tasks}", [_task(node, []) for node in range(tasks)], at_once)
+    made = [_task(node, [], role) for node in range(tasks)]
+    return _document(f"fan-out-{tasks}", made, at_once, role)
 
 
 def chain(tasks: int, role: str) -> dict[str, Any]:

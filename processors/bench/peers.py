@@ -99,4 +99,4 @@ async def one_round(
     return Round(taken, trips, noted, driver.tasks)
 
 
-COMMANDS = tuple(map(command_for, WORKS))
+COMMANDS: tuple[Callable[..., None], ...] = tuple(map(command_for, WORKS))
