@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from streams.bus_scripts import APPEND, DIGESTS, MIRROR
+from streams.line import Line
 from streams.partition import FIELD, events_key
 
 BLOCK_MS_MAX = 2_000
@@ -60,6 +61,9 @@ class Bus:
         self._full = (-MEMORY_LOOK_S, False)  # when that was looked for last, and what was found
         pool = self.redis.connection_pool
         pool.connection_class = _packing(pool.connection_class)
+        self.line = self.another_line()
+        """For what is answered at once: who blocks, blocks those behind."""
+        self._reading: list[Line] = []
 
     async def open(self) -> None:
         """Check that this Redis keeps what it is given; raises MemoryPolicyRefused."""
@@ -69,7 +73,13 @@ class Bus:
 
     async def close(self) -> None:
         """Let go of the connections."""
+        for line in (self.line, *self._reading):
+            line.close()
         await self.redis.aclose()
+
+    def another_line(self) -> Line:
+        """A connection for calls that block; whoever asked for it closes it."""
+        return Line(self.redis.connection_pool, SOCKET_TIMEOUT_S)
 
     async def make_sure_of_room(self) -> None:
         """Before something new is taken in: raises BusFull where what is under way needs the rest.
@@ -125,24 +135,16 @@ class Bus:
         """All calls of a script in one round trip; a server that forgot the script is taught."""
         if not calls:
             return []
+        digest = DIGESTS[script]
+        commands = [(b"EVALSHA", digest, 1, key, *arguments) for key, arguments in calls]
         try:
             try:
-                return await self._evaluate(script, calls)
+                return _well(await self.line.call(*commands))
             except NoScriptError:  # all calls are of one script, so none of them has run
-                await self.redis.script_load(script)
-                return await self._evaluate(script, calls)
+                await self.line.one(b"SCRIPT", b"LOAD", script)
+                return _well(await self.line.call(*commands))
         except RedisError as error:
             raise BusUnavailable(str(error)[:200]) from error
-
-    async def _evaluate(self, script: str, calls: list[tuple[str, list[Any]]]) -> list[Any]:
-        digest = DIGESTS[script]
-        if len(calls) == 1:
-            key, arguments = calls[0]
-            return [await self.redis.evalsha(digest, 1, key, *arguments)]
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for key, arguments in calls:
-                pipe.evalsha(digest, 1, key, *arguments)
-            return await pipe.execute()
 
     async def read(
         self, after: Mapping[str, str], count: int, block_ms: int = BLOCK_MS_MAX
@@ -152,22 +154,39 @@ class Bus:
         An entry without the field `message` comes as b"" and is the receiver's to refuse.
         """
         assert block_ms <= BLOCK_MS_MAX
+        streams = (b"STREAMS", *after, *after.values())
+        read = (b"XREAD", b"COUNT", count, *streams)
         try:
-            # The name as bytes: redis-py would make a dictionary of each entry's fields.
-            block = (b"BLOCK", block_ms) if block_ms else ()
-            answer: Any = await self.redis.execute_command(  # type: ignore[no-untyped-call]
-                b"XREAD", b"COUNT", count, *block, b"STREAMS", *after, *after.values()
-            )
+            if not block_ms:
+                answer = await self.line.one(*read)
+            elif len(after) == 1:
+                [answer] = await self._wait((*read[:3], b"BLOCK", block_ms, *streams))
+            else:
+                # Redis wakes a reader with what one stream got; the others', which came in the same
+                # instant, are there when it asks again, and it asks so in the same breath.
+                first = (b"XREAD", b"COUNT", 1, b"BLOCK", block_ms, *streams)
+                woken, answer = await self._wait(first, read)
+                answer = answer or woken
         except RedisError as error:
             raise BusUnavailable(str(error)[:200]) from error
-        streams = answer.items() if isinstance(answer, dict) else answer or ()
         return {
             key.decode(): [
                 (entry.decode(), fields[1] if fields[0] == FIELD else _message(fields))
                 for entry, fields in entries
             ]
-            for key, entries in streams
+            for key, entries in answer or ()
         }
+
+    async def _wait(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Commands of which the first blocks, on a connection of their own."""
+        line = self._reading.pop() if self._reading else self.another_line()
+        try:
+            replies = _well(await line.call(*commands))
+        except BaseException:  # cancelled, it may still be blocked
+            line.close()
+            raise
+        self._reading.append(line)
+        return replies
 
     async def scan(self, key: str, page: int = 1_000) -> AsyncIterator[tuple[str, bytes]]:
         """Every entry of a stream, oldest first, a page at a time."""
@@ -248,6 +267,14 @@ def _packing(kind: type[Any]) -> type[Any]:
             return [pack_command(args)]
 
     return Packing
+
+
+def _well(replies: list[Any]) -> list[Any]:
+    """The same, where none of them is an error."""
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise reply
+    return replies
 
 
 def _last_id(info: Any) -> str:

@@ -170,16 +170,16 @@ class Outbox:
 
     async def _deliver(self, batch: Batch) -> None:
         """Try until Redis has it."""
-        redis, clock, wait_s = self._bus.redis, asyncio.get_running_loop().time, RETRY_S
+        line, clock, wait_s = self._bus.line, asyncio.get_running_loop().time, RETRY_S
         while True:
             sure = clock() - batch.since < self._sure_s
             arguments = batch.arguments("" if sure else self._name)
             try:
                 try:
-                    await redis.evalsha(SETTLE_DIGEST, *arguments)
+                    await line.one(b"EVALSHA", SETTLE_DIGEST, *arguments)
                 except NoScriptError:
-                    await redis.script_load(SETTLE)
-                    await redis.evalsha(SETTLE_DIGEST, *arguments)
+                    await line.one(b"SCRIPT", b"LOAD", SETTLE)
+                    await line.one(b"EVALSHA", SETTLE_DIGEST, *arguments)
                 return
             except (RedisError, OSError) as error:
                 if wait_s == RETRY_S:

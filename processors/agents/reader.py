@@ -13,7 +13,7 @@ from random import uniform
 from typing import Any, Protocol
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from processors.agents.agent import Role
 from processors.agents.outbox import GROUP, Outbox
@@ -64,6 +64,7 @@ class Reader:
         bell: str | None = None,
     ) -> None:
         self._bus = bus
+        self._line = bus.another_line()
         self._name = name
         self._bell = (bell or f"agents:{name}").encode()
         self._roles = {role.stream: role for role in roles}
@@ -95,6 +96,12 @@ class Reader:
 
     async def run(self) -> None:
         """Read until stopped, whatever Redis does meanwhile."""
+        try:
+            await self._read_on()
+        finally:
+            self._line.close()
+
+    async def _read_on(self) -> None:
         wait_s = RETRY_S
         while not self._stopping:
             plan = self._plan()
@@ -142,14 +149,18 @@ class Reader:
         if plan.block:
             streams.append(self._bell)
             block = ("BLOCK", BLOCK_MS_MAX)
-        # The name as bytes leaves redis-py's conversions out, which depend on the protocol.
-        reply: Any = await self._bus.redis.execute_command(  # type: ignore[no-untyped-call]
-            b"XREADGROUP",
-            *("GROUP", GROUP, self._name, "COUNT", plan.count, *block, "STREAMS"),
-            *streams,
-            *[self._after[stream] for stream in streams],
-        )
-        return list(reply.items() if isinstance(reply, dict) else reply or ())
+        try:
+            reply: Any = await self._line.one(
+                b"XREADGROUP",
+                *("GROUP", GROUP, self._name, "COUNT", plan.count, *block, "STREAMS"),
+                *streams,
+                *[self._after[stream] for stream in streams],
+            )
+        except BaseException as error:
+            if not isinstance(error, ResponseError):  # it may still be blocked
+                self._line.close()
+            raise
+        return list(reply or ())
 
     async def _times(self, reply: list[tuple[bytes, list[Any]]]) -> dict[tuple[bytes, bytes], int]:
         """How often each entry was handed out; what is new was once, and is left out."""

@@ -17,6 +17,7 @@ from processors.agents import (
 from processors.agents import host as host_module
 from processors.agents import outbox as outbox_module
 from streams.bus import Bus
+from streams.line import Line
 from tests.system.hosts import (
     DEADLINE_S,
     Gate,
@@ -66,7 +67,7 @@ async def test_answers_are_kept_while_redis_refuses_them_and_no_more_is_taken(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox_module, "OUTBOX_ENTRIES_MAX", 20)
-    sent = bus.redis.evalsha
+    sent = bus.line.one
 
     async def refuse(*_: Any) -> None:
         raise RedisError("OOM command not allowed")
@@ -76,12 +77,12 @@ async def test_answers_are_kept_while_redis_refuses_them_and_no_more_is_taken(
         await ask(bus, task("first"))
         await answered(bus, 1)
         await ask(bus, *(task(f"t{n}") for n in range(500)))
-        monkeypatch.setattr(bus.redis, "evalsha", refuse)
+        monkeypatch.setattr(bus.line, "one", refuse)
         await until(lambda: host._outbox.full)
         done = host.counts.completed
         await asyncio.sleep(0.1)
         assert host.counts.completed == done < 500
-        monkeypatch.setattr(bus.redis, "evalsha", sent)
+        monkeypatch.setattr(bus.line, "one", sent)
         got = await answered(bus, 501)
         await until(lambda: settled(bus))
 
@@ -92,17 +93,17 @@ async def test_a_reply_that_is_lost_loses_no_task(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An XREADGROUP was carried out and its reply did not arrive: the tasks are its own."""
-    execute, lost = bus.redis.execute_command, 0
+    execute, lost = Line.one, 0
 
-    async def lossy(*arguments: Any, **options: Any) -> Any:
+    async def lossy(line: Line, *arguments: Any) -> Any:
         nonlocal lost
-        reply = await execute(*arguments, **options)  # type: ignore[no-untyped-call]
-        if arguments[0] == b"XREADGROUP" and reply and any(reply.values()) and lost < 3:
+        reply = await execute(line, *arguments)
+        if arguments[0] == b"XREADGROUP" and any(got for _, got in reply or ()) and lost < 3:
             lost += 1
             raise RedisError("the reply was lost")
         return reply
 
-    monkeypatch.setattr(bus.redis, "execute_command", lossy)
+    monkeypatch.setattr(Line, "one", lossy)
     done: Counter[str] = Counter()
 
     async def work(assignment: Assignment) -> None:

@@ -16,6 +16,7 @@ from processors.agents.claims import CLAIM
 from processors.agents.desk import DELIVERIES_MAX
 from processors.agents.outbox import Outbox
 from streams.bus import Bus
+from streams.line import Line
 from streams.partition import tasks_key
 from tests.system.hosts import (
     DEADLINE_S,
@@ -207,18 +208,18 @@ async def test_reading_ones_own_again_is_no_delivery(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long task outlives any number of lost replies; only hosts that die count."""
-    execute, lost, gate = bus.redis.execute_command, 0, Gate()
+    execute, lost, gate = Line.one, 0, Gate()
 
-    async def lossy(*arguments: Any, **options: Any) -> Any:
+    async def lossy(line: Line, *arguments: Any) -> Any:
         nonlocal lost
-        reply = await execute(*arguments, **options)  # type: ignore[no-untyped-call]
+        reply = await execute(line, *arguments)
         if arguments[0] == b"XREADGROUP" and gate.running and lost < 2 * DELIVERIES_MAX:
             lost += 1
             raise RedisError("the reply was lost")
         return reply
 
     monkeypatch.setattr(reader_module, "RETRY_S_MAX", 0.02)
-    monkeypatch.setattr(bus.redis, "execute_command", lossy)
+    monkeypatch.setattr(Line, "one", lossy)
     async with AgentHost(bus, [Agent("a", ("r",), gate, capacity=5)], name="h", lease_s=0.3):
         await ask(bus, task("t"))
         await until(lambda: lost == 2 * DELIVERIES_MAX)
