@@ -11,6 +11,7 @@ from aggregates.definition import Definition, parse_definition, validate
 from aggregates.plan import plan
 from aggregates.problem import Refused
 from aggregates.sealed import Document, Source
+from streams.sealing.token import is_sealed, is_sealed_text
 
 
 @dataclass(slots=True)
@@ -116,6 +117,8 @@ def _existing(state: Workflow) -> None:
 
 
 def _definition(command: CreateWorkflow | ReviseWorkflow) -> Definition:
+    if is_sealed(command.definition) or is_sealed_text(command.source or ""):
+        raise Refused("KEY_UNAVAILABLE", "The definition is sealed, and nobody here can open it.")
     if command.source is not None:
         return parse_definition(command.source, command.format)
     if command.definition is not None:

@@ -60,6 +60,11 @@ class Sealer:
             for version, key in keys.items()
         }
 
+    @property
+    def versions(self) -> set[int]:
+        """Which versions can be opened."""
+        return set(self._keys)
+
     def seal(self, clear: bytes, subject: str, field: str, salt: bytes | None = None) -> str:
         """The token of these bytes. With the same salt (up to 64 bytes) the same bytes give it."""
         version = self.version
