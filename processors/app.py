@@ -22,6 +22,7 @@ from processors.command_feed import CommandFeed
 from processors.command_processor import CommandProcessor
 from processors.event_feed import EventFeed
 from processors.inbox import Inbox
+from processors.keys import keyring_of
 from processors.letter_carrier import LetterCarrier
 from processors.manager_states import Roster
 from processors.managers import MANAGERS
@@ -52,6 +53,7 @@ class Worker:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid7()}"
         self.log = PostgresLog(addresses.database_url)
         self.bus = Bus(addresses.redis_url)
+        self.keys = keyring_of(settings, self.log)
         self.feeds: list[tuple[CommandFeed | EventFeed, Any]] = []
         wanted = set(roles)
         if "commands" in wanted:
@@ -66,9 +68,10 @@ class Worker:
 
     def _commands(self) -> tuple[CommandFeed, CommandProcessor]:
         processor = CommandProcessor(
-            self.log, self.bus, self._leases(WRITER), lambda: datetime.now(UTC), 0
+            self.log, self.bus, self._leases(WRITER), lambda: datetime.now(UTC), 0, keys=self.keys
         )
-        return CommandFeed(processor, Inbox(self.log, self.bus, 0, self.name)), processor
+        inbox = Inbox(self.log, self.bus, 0, self.name, self.keys)
+        return CommandFeed(processor, inbox), processor
 
     def _managers(self) -> tuple[EventFeed, ProcessManager]:
         leases, states = self._leases(MANAGERS_TOPIC), ReadModel(self.log)
@@ -84,7 +87,7 @@ class Worker:
         return EventFeed(MANAGERS_TOPIC, loop, self.log, self.bus), loop
 
     def _projections(self) -> tuple[EventFeed, Projector]:
-        carrier = LetterCarrier(self.log, self.bus)
+        carrier = LetterCarrier(self.log, self.bus, self.keys)
         leases = self._leases(PROJECTIONS_TOPIC)
         projector = Projector(PROJECTIONS, self.log, leases, 0, carrier=carrier)
         return EventFeed(PROJECTIONS_TOPIC, projector, self.log, self.bus), projector

@@ -20,11 +20,14 @@ from redis.exceptions import RedisError
 from uuid_utils import uuid7
 
 from aggregates.problem import Refused
+from processors.keys import exported_keyring, keyring_of
 from processors.replies import decode_outcome
-from processors.settings import Addresses
+from processors.sealing import sealed
+from processors.settings import Addresses, Settings
 from streams.bus import Bus, BusFull, BusUnavailable
 from streams.codec import COMMAND_BYTES_MAX, REPLY_PREFIX, encode_command
 from streams.ending import end
+from streams.log import LogUnavailable
 from streams.logs.postgres import PostgresLog
 from streams.message import Command, Outcome
 from streams.partition import COMMANDS_INBOX, commands_key, partition_of
@@ -54,12 +57,17 @@ class NoAnswer(Exception):
 class Client:
     """A publisher of commands; `async with Client(addresses) as client`."""
 
-    def __init__(self, addresses: Addresses, actor: str = "cli") -> None:
+    def __init__(
+        self, addresses: Addresses, actor: str = "cli", settings: Settings | None = None
+    ) -> None:
+        """`settings` say which keys seal what is sent; without, it is sent as it is."""
         self.actor = actor
         self.bus = Bus(addresses.redis_url)
         self._addresses = addresses
         self._partitions: int | None = None
         self._log: PostgresLog | None = None
+        self.keys = exported_keyring(settings.tenant_keys) if settings else None
+        self._settings = settings
         self._replies = f"{REPLY_PREFIX}{uuid7()}"
         self._waiting: dict[str, asyncio.Future[Outcome]] = {}
         self._reader: asyncio.Task[None] | None = None
@@ -72,6 +80,8 @@ class Client:
             try:
                 await self._log.open()
                 self._partitions = await self._log.partitions()
+                if self._settings is not None:
+                    self.keys = keyring_of(self._settings, self._log) or self.keys
             except BaseException:
                 await self.__aexit__(None, None, None)
                 raise
@@ -112,6 +122,7 @@ class Client:
 
         What is published while a batch is under way goes together as the next one.
         """
+        command = await self._sealed(command)
         message = encode_command(replace(command, actor=command.actor or self.actor))
         if len(message) > COMMAND_BYTES_MAX:
             detail = (
@@ -126,7 +137,7 @@ class Client:
 
     async def call(self, command: Command, timeout_s: float = TIMEOUT_S) -> Outcome:
         """Publish a command and wait for its outcome; raises Rejected, NoAnswer or BusFull."""
-        command = replace(command, reply_to=self._replies)
+        command = await self._sealed(replace(command, reply_to=self._replies))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         answer: asyncio.Future[Outcome] = loop.create_future()
@@ -156,6 +167,15 @@ class Client:
         if refused is not None and refusals == attempts:
             raise refused
         raise NoAnswer(f"No outcome of {command.type} {command.subject} came in {timeout_s:g} s.")
+
+    async def _sealed(self, command: Command) -> Command:
+        """The command with its payloads sealed; one that is sealed stays the same."""
+        try:
+            return await sealed(self.keys, command)
+        except Refused as refusal:
+            raise Rejected(refusal.problem()) from None
+        except LogUnavailable as error:
+            raise BusUnavailable(f"The tenant's keys could not be read: {error}") from error
 
     def _stream(self, root: str) -> str:
         if self._partitions is None:

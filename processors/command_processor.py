@@ -22,11 +22,13 @@ from processors.decide import decide_batch
 from processors.decided import Decided, refused_content
 from processors.mirroring import Mirroring
 from processors.partition_state import PartitionState, open_partition
+from processors.sealing import seal_letters
 from processors.vocabulary import Vocabulary
 from streams.bus import Bus, BusUnavailable, id_parts
 from streams.leases import Leases
 from streams.log import CommitUnknown, Log, LogUnavailable, Share, Unacceptable
 from streams.partition import commands_key
+from streams.sealing.keyring import Keyring
 
 ENTRIES_MAX = 1_000  # of one partition in one batch: a commit stays under some 50 ms
 RETRY_S = 0.2  # after the log did not answer
@@ -50,6 +52,8 @@ class CommandProcessor:
     clock: Callable[[], datetime]
     partitions: int
     names: Vocabulary = field(default_factory=Vocabulary)
+    keys: Keyring | None = None
+    """Seals what comes in clear; None seals nothing."""
     counters: Counters = field(default_factory=Counters)
     parts: dict[int, PartitionState] = field(default_factory=dict)
     careful: dict[int, int] = field(default_factory=dict)
@@ -147,7 +151,7 @@ class CommandProcessor:
         batches = [(part, entries) for part, entries in batches if part.valid]
         now = self.clock()
         decided = await decide_batch(
-            self.log, self.names, self.plans, batches, now, self.partitions
+            self.log, self.names, self.plans, batches, now, self.partitions, self.keys
         )
         for one in decided:
             self.counters.commands += len(one.share.commands)
@@ -173,7 +177,8 @@ class CommandProcessor:
         for one in live:
             one.share.previous = one.part.chain
         try:
-            await self.log.bury([letter for one in live for letter in one.letters])
+            letters = [letter for one in live for letter in one.letters]
+            await self.log.bury(await seal_letters(self.keys, letters))
             committed = await self.log.append([one.share for one in live], self.clock())
         except (CommitUnknown, LogUnavailable) as error:
             self.counters.unknown_commits += 1
@@ -230,7 +235,7 @@ class CommandProcessor:
             )
             letter, reply = refused_content(one.share, key, entry, reason, raw)
             try:
-                await self.log.bury([letter])
+                await self.log.bury(await seal_letters(self.keys, [letter]))
                 await self.log.append([skip], self.clock())
                 self.counters.dead_letters += 1
                 if reply:

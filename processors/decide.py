@@ -23,11 +23,13 @@ from processors.decided import Decided, conflict, quarantine
 from processors.partition_loading import Unreadable, load
 from processors.partition_state import REFUSAL, Held, PartitionState, settle_outcomes
 from processors.replies import encode_outcome
+from processors.sealing import seal_definition, settle
 from processors.vocabulary import Vocabulary
 from streams.codec import Poison, decode_command, digest_of, encode_event
 from streams.log import DeadLetter, DefinitionRow, Log, Share
 from streams.message import Command, Outcome
 from streams.partition import commands_key, partition_of
+from streams.sealing.keyring import Keyring
 
 EVENTS_MAX = 10_000  # of one commit: decided in some 100 ms, and a few megabytes
 
@@ -52,6 +54,7 @@ async def decide_batch(
     batches: Sequence[tuple[PartitionState, Sequence[tuple[str, bytes]]]],
     now: datetime,
     partitions: int,
+    keys: Keyring | None = None,
 ) -> list[Decided]:
     """Decide the entries of several partitions; states and heads move ahead at once.
 
@@ -70,7 +73,10 @@ async def decide_batch(
             incarnation=part.cursor.incarnation,
         )
         decided = Decided(part, share, entries)
-        work.append((decided, _read(decided, names, partitions)))
+        commands = _read(decided, names, partitions)
+        if keys is not None:
+            decided.came_clear = await settle(keys, commands)
+        work.append((decided, commands))
         await sleep(0)  # so that a large batch does not keep the leases' beats waiting
     for decided, commands in work:
         part = decided.part
@@ -94,7 +100,7 @@ async def decide_batch(
             if len(share.messages) >= room:
                 decided.end_before(one[0])
                 break
-            _decide(decided, one, now, stamp)
+            _decide(decided, one, now, stamp, keys)
             if not part.valid:
                 break
         if part.valid:
@@ -152,14 +158,15 @@ async def _attach(names: Vocabulary, plans: Blueprints, commands: Sequence[Typed
                 typed._blueprint = None  # I14: of another tenant's workflows nobody hears anything
 
 
-def _decide(decided: Decided, one: Typed, now: datetime, stamp: str) -> None:
+def _decide(decided: Decided, one: Typed, now: datetime, stamp: str, keys: Keyring | None) -> None:
     """One command: a repeat, a refusal, or events; always an outcome."""
     part, share = decided.part, decided.share
     place, command, subject, typed = one
-    digest = digest_of(command)
+    # What came in clear was sealed: its digest would tell of it, and is not kept.
+    digest = None if place in decided.came_clear else digest_of(command)
     known = part.outcomes.get(command.id)
     if known is not None:
-        if known.digest != digest and known.digest is not None:
+        if known.digest != digest and None not in (known.digest, digest):
             conflict(decided, place, command)
             return
         decided.repeats += 1
@@ -191,10 +198,11 @@ def _decide(decided: Decided, one: Typed, now: datetime, stamp: str) -> None:
         quarantine(decided, place, command, error)
         return
     else:
-        if not _record(decided, place, command, subject, events, messages):
+        if not _record(decided, place, command, subject, events, messages, keys):
             return
     outcome = Outcome(command.id, share.partition, first, share.last, problem, digest=digest)
-    share.commands.append((command.id, share.last - first + 1, digest))
+    made = share.last - first + 1
+    share.commands.append((command.id, made) if digest is None else (command.id, made, digest))
     part.remember(outcome)
     if command.reply_to:
         decided.replies.append((command.reply_to, encode_outcome(outcome)))
@@ -226,6 +234,7 @@ def _record(
     subject: str,
     events: list[Any],
     messages: list[bytes],
+    keys: Keyring | None,
 ) -> bool:
     """Take the events into the share and the state; False where that breaks the state.
 
@@ -252,7 +261,7 @@ def _record(
     for event, message in zip(events, messages, strict=True):
         _append(share, type(event).__name__, subject, message)
         if type(event) in BESIDE:
-            _keep_beside(share, command, event)
+            _keep_beside(share, command, event, keys)
     if events:
         held.version, held.changed = held.version + len(events), True
         held.tenant = held.tenant or command.tenant
@@ -282,12 +291,12 @@ def _refuse(
     _append(share, REFUSAL, subject, message)
 
 
-def _keep_beside(share: Share, command: Command, event: Any) -> None:
+def _keep_beside(share: Share, command: Command, event: Any, keys: Keyring | None) -> None:
     """What a workflow's events keep in the table of definitions, in the same commit."""
     if isinstance(event, WorkflowArchived):
         share.archived.append(command.root)
         return
-    body = event._definition.to_bytes()
+    body = seal_definition(keys, command.tenant, command.root, event._definition)
     share.definitions.append(
         DefinitionRow(command.root, event.revision, command.tenant, event.digest, False, body)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from aggregates.problem import Refused
@@ -25,6 +25,8 @@ class Decided:
     replies: list[tuple[str, bytes]] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     needed: dict[str, Held] = field(default_factory=dict)
+    came_clear: Collection[int] = ()
+    """The places of commands whose payloads were sealed only here."""
     repeats: int = 0
     refusals: int = 0
     conflicts: int = 0

@@ -16,10 +16,12 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from processors.agents.letters import move_letters
+from processors.sealing import seal_letters
 from streams.bus import Bus, BusUnavailable, by_stream
 from streams.codec import Poison, decode_command
 from streams.log import DeadLetter, Log, LogUnavailable
 from streams.partition import COMMANDS_INBOX, FIELD, commands_key, partition_of
+from streams.sealing.keyring import Keyring
 
 GROUP = "processors"
 COUNT = 500
@@ -40,6 +42,7 @@ class Inbox:
     bus: Bus
     partitions: int
     consumer: str
+    keys: Keyring | None = None
     moved: int = 0
     lost: int = 0
     """Entries that were gone from the stream while somebody had them: trimmed, or deleted."""
@@ -54,7 +57,7 @@ class Inbox:
                 while True:
                     await self._move(await self._claimed())
                     await self._move(await self._fresh())
-                    await move_letters(self.log, self.bus)
+                    await move_letters(self.log, self.bus, self.keys)
             except (RedisError, BusUnavailable, LogUnavailable, OSError) as error:
                 if "NOGROUP" not in str(error):
                     logger.warning("inbox_waits", error=str(error)[:200])
@@ -119,7 +122,7 @@ class Inbox:
             )
             for entry, fields in poison
         ]
-        await self.log.bury(letters)
+        await self.log.bury(await seal_letters(self.keys, letters))
         await self._done([entry for entry, _ in poison])
         self.poison += len(poison)
         return [one for one in entries if one not in poison]
@@ -138,7 +141,7 @@ class Inbox:
                 letters.append(
                     DeadLetter("command", COMMANDS_INBOX, entry.decode(), str(error), raw)
                 )
-        await self.log.bury(letters)
+        await self.log.bury(await seal_letters(self.keys, letters))
         await self.bus.append(out)
         await self._done([entry for entry, _ in entries])
         self.moved += len(entries)

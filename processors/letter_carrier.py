@@ -14,6 +14,7 @@ import orjson
 import structlog
 
 from processors.agents.wire import COMPENSATION, decode_assignment
+from processors.sealing import open_raw
 from streams.bus import Bus, BusUnavailable
 from streams.codec import Poison, decode_command, encode_command
 from streams.ending import end
@@ -21,6 +22,8 @@ from streams.log import LogUnavailable
 from streams.logs.postgres import UNREACHABLE, PostgresLog
 from streams.message import Command
 from streams.partition import commands_key, partition_of
+from streams.sealing.keyring import Keyring
+from streams.sealing.sealer import Unopenable
 
 CARRIED_PER_S = 50.0  # by one worker: a thousand letters that are retried at once are no storm
 CARRIED_AT_ONCE = 10
@@ -51,6 +54,7 @@ class LetterCarrier:
 
     log: PostgresLog
     bus: Bus
+    keys: Keyring | None = None
     carried: int = 0
     _carrying: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -85,7 +89,7 @@ class LetterCarrier:
                 if row["kind"] == "event":
                     wanted = "retry" if row["status"] == "retried" else "skip"
                     await connection.execute(WANT, row["dead_letter_id"], wanted)
-                elif row["status"] == "retried" and (found := _again(row, partitions)):
+                elif row["status"] == "retried" and (found := await self._again(row, partitions)):
                     messages.setdefault(found[0], []).append(found[1])
             if messages:
                 async with asyncio.timeout(PUBLISH_S):
@@ -94,30 +98,38 @@ class LetterCarrier:
         self.carried += len(rows)
         return len(rows)
 
+    async def _again(self, row: Any, partitions: int) -> tuple[str, bytes] | None:
+        try:
+            raw = await open_raw(self.keys, row["dead_letter_id"], row["raw"])
+        except Unopenable as error:
+            letter = row["dead_letter_id"]
+            logger.warning("dead_letter_not_opened", letter=letter, reason=str(error))
+            return None
+        return _again(row, raw, partitions)
 
-def _again(row: Any, partitions: int) -> tuple[str, bytes] | None:
+
+def _again(row: Any, raw: bytes, partitions: int) -> tuple[str, bytes] | None:
     """Stream and bytes of what is to be given again; None where nothing can be."""
-    raw = row["raw"]
     if row["kind"] == "command":
         try:
             return commands_key(partition_of(decode_command(raw).root, partitions)), raw
         except Poison:  # perhaps a newer version of the engine understands it, where it was
             return row["source"], raw
-    if row["kind"] == "task" and (command := _task_again(row)):
+    if row["kind"] == "task" and (command := _task_again(row, raw)):
         return commands_key(partition_of(command.root, partitions)), encode_command(command)
     logger.warning("dead_letter_not_retried", letter=row["dead_letter_id"], kind=row["kind"])
     return None
 
 
-def _task_again(row: Any) -> Command | None:
+def _task_again(row: Any, raw: bytes) -> Command | None:
     """The command that has a task done, or undone, once more."""
     try:
-        parked = orjson.loads(row["raw"])
+        parked = orjson.loads(raw)
         if isinstance(parked, dict) and parked.get("type") == "CompensationParked":
             execution = parked["subject"].partition("/")[2]
             task, kind, tenant = parked["data"]["task"], "RetryCompensation", parked["tenant"]
         else:
-            said = decode_assignment(row["raw"])
+            said = decode_assignment(raw)
             execution, task, tenant = said.execution_id, said.task_id, said.tenant
             kind = "RetryCompensation" if said.kind == COMPENSATION else "RetryExecution"
     except (Poison, ValueError, KeyError, TypeError):

@@ -53,7 +53,7 @@ def is_clear(mark: Sealed, value: Any) -> bool:
             return isinstance(value, str) and not is_sealed_text(value)
 
 
-def seal(sealer: Sealer, mark: Sealed, value: Any, subject: str, salt: bytes | None) -> Any:
+def seal(sealer: Sealer, mark: Sealed, value: Any, subject: str, salt: bytes | None = None) -> Any:
     """A payload, sealed; what is sealed in it stays as it is."""
     if not is_clear(mark, value):
         return value

@@ -7,6 +7,7 @@ what a program sends in clear.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ import orjson
 from aggregates.definition import Definition
 from aggregates.problem import Refused
 from processors.payloads import COMMANDS, DOCUMENT, TYPED, is_clear, open_, seal
+from streams.log import RAW_BYTES_MAX, DeadLetter
 from streams.message import Command
 from streams.sealing.keyring import Keyring
 from streams.sealing.sealer import ERASED, WRONG_KEY, Unopenable
@@ -29,7 +31,7 @@ Typed = tuple[int, Command, str, Any]
 
 def _salt(command: Command) -> bytes:
     """The same for a command that is given again under its id."""
-    return command.id.encode()[-48:]
+    return command.id.encode()
 
 
 async def sealed(keys: Keyring | None, command: Command) -> Command:
@@ -52,10 +54,11 @@ async def sealed(keys: Keyring | None, command: Command) -> Command:
     return replace(command, data=data | fresh)
 
 
-async def settle(keys: Keyring, commands: list[Typed]) -> None:
+async def settle(keys: Keyring, commands: list[Typed]) -> set[int]:
     """Have all payloads of typed commands sealed, but definitions, and those in clear.
 
-    A command whose tenant's keys cannot be had is refused. Raises LogUnavailable.
+    A command whose tenant's keys cannot be had is refused. Returns the places of those that came
+    in clear. Raises LogUnavailable.
     """
     wanted: list[tuple[int, Any]] = []
     for place, (_, _, _, typed) in enumerate(commands):
@@ -67,25 +70,33 @@ async def settle(keys: Keyring, commands: list[Typed]) -> None:
                     wanted.append((place, marks))
                     break
     if not wanted:
-        return
+        return set()
     await keys.hold({commands[place][1].tenant for place, _ in wanted})
+    came_clear: set[int] = set()
     for place, marks in wanted:
         number, command, subject, typed = commands[place]
         try:
-            _settle(keys, command, typed, marks)
+            if _settle(keys, command, typed, marks):
+                came_clear.add(number)
         except Refused as error:
             commands[place] = (number, command, subject, error)
+    return came_clear
 
 
-def _settle(keys: Keyring, command: Command, typed: Any, marks: Any) -> None:
+def _settle(keys: Keyring, command: Command, typed: Any, marks: Any) -> bool:
+    """Whether a payload came in clear."""
+    came_clear = False
     sealer = keys.held(command.tenant)
     for name, mark in marks:
         value = getattr(typed, name)
         if mark.name == DOCUMENT:
-            if value is None or is_clear(mark, value):
+            if value is None:
                 continue
-            if sealer is None:
+            if sealer is None:  # what is stored of it is sealed again
                 raise refused(keys.why_not(command.tenant))
+            if is_clear(mark, value):
+                came_clear = True
+                continue
             try:
                 setattr(typed, name, open_(sealer, mark, value, command.subject))
             except Unopenable as error:
@@ -94,6 +105,8 @@ def _settle(keys: Keyring, command: Command, typed: Any, marks: Any) -> None:
             if sealer is None:
                 raise refused(keys.why_not(command.tenant))
             setattr(typed, name, seal(sealer, mark, value, command.subject, _salt(command)))
+            came_clear = True
+    return came_clear
 
 
 def seal_definition(keys: Keyring | None, tenant: str, workflow: str, known: Definition) -> bytes:
@@ -123,13 +136,22 @@ def refused(error: Unopenable) -> Refused:
 # Whole messages that nobody understood -----------------------------------------------------------
 
 
-async def seal_raw(keys: Keyring | None, tenant: str | None, letter: str, raw: bytes) -> bytes:
-    """The bytes of a dead letter as they are kept: with the tenant's name, to be opened by it."""
-    if keys is None or not raw:
-        return raw
-    sealer = await keys.any_sealer(tenant)
-    token = sealer.seal(raw, f"dead_letter/{letter}", "raw")
-    return orjson.dumps(wrap(token) | {"tenant": sealer.tenant})
+async def seal_letters(keys: Keyring | None, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    """Dead letters as they are kept; where no key can be had, without their bytes."""
+    if keys is None:
+        return list(letters)
+    fresh = []
+    for letter in letters:
+        raw = letter.raw[:RAW_BYTES_MAX]
+        try:
+            sealer = await keys.any_sealer(letter.tenant)
+        except Unopenable:
+            raw = b""
+        else:
+            token = sealer.seal(raw, f"dead_letter/{letter.id}", "raw")
+            raw = orjson.dumps(wrap(token) | {"tenant": sealer.tenant})
+        fresh.append(letter._replace(raw=raw, size=len(letter.raw)))
+    return fresh
 
 
 async def open_raw(keys: Keyring | None, letter: str, raw: bytes) -> bytes:

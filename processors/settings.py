@@ -59,6 +59,13 @@ class Settings(BaseSettings):
     """How many partitions a new database gets; an existing one keeps its own."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     lease_s: float = Field(LEASE_S_DEFAULT, ge=LEASE_S_MIN, le=LEASE_S_MAX)
+    kek: str | None = Field(None, validation_alias="ORCHESTRATOR_KEK", repr=False)
+    """Key-encryption keys in base64 between commas: the first wraps tenants' keys, all unwrap."""
+    kek_file: Path | None = Field(None, validation_alias="ORCHESTRATOR_KEK_FILE")
+    """The same from a file that only its owner may read; it may change under a running process."""
+    tenant_keys: str | None = Field(None, validation_alias="ORCHESTRATOR_TENANT_KEYS", repr=False)
+    """Tenants' own keys, as `orchestrator tenant key` exports them: for hosts without a database.
+    """
     metrics_port: int | None = Field(None, ge=1, le=65_535)
     """Where a worker serves /metrics, /live and /ready; None serves nothing."""
     metrics_host: str = "127.0.0.1"
@@ -73,7 +80,10 @@ class Settings(BaseSettings):
     api_connections: int = Field(8, ge=1, le=200)
     """To PostgreSQL, for the reads of one gateway."""
 
-    @field_validator("database_url", "redis_url", "metrics_port", mode="before")
+    @field_validator(
+        *("database_url", "redis_url", "metrics_port", "kek", "kek_file", "tenant_keys"),
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         """`DATABASE_URL= orchestrator demo` is how a shell unsets a variable for one command."""

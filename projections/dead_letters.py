@@ -70,7 +70,7 @@ def _parked(event: Event) -> tuple[Any, ...]:
         event.tenant,
         event.subject,
     )
-    return (letter.id, *letter[1:], event.time)
+    return (letter.id, *letter[1:7], event.time)
 
 
 DEAD_LETTERS = Projection(

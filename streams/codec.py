@@ -19,7 +19,7 @@ from streams.strict import Malformed, parse
 SOURCE = "agentcore"
 SPEC_VERSION = "1.0"
 
-COMMAND_BYTES_MAX = 9 * 1024 * 1024  # a definition of 8 MiB and its envelope
+COMMAND_BYTES_MAX = 12 * 1024 * 1024  # a definition of 8 MiB, sealed, and its envelope
 ID_BYTES_MAX = 200
 REPLY_PREFIX = "replies:"
 """Outcomes are sent to streams of this prefix only, so that no command writes elsewhere."""

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 WRITER = "commands"
 """The consumer whose cursors are the heads of the partitions: the command processors."""
 
-RAW_BYTES_MAX = 9 * 1024 * 1024
+RAW_BYTES_MAX = 12 * 1024 * 1024
 """So much is kept of a dead letter: whatever a command may be. Of what is longer, the begin."""
 
 READ_EVENTS_MAX = 10_000  # one read of history stays under some megabytes
@@ -144,6 +144,8 @@ class DeadLetter(NamedTuple):
     raw: bytes
     tenant: str | None = None
     subject: str | None = None
+    size: int | None = None
+    """How many bytes there were, where `raw` is sealed."""
 
     @property
     def id(self) -> str:

@@ -12,9 +12,13 @@ from typing import Any
 import orjson
 from uuid_utils import uuid7
 
+from aggregates.sealed import Sealed
 from processors.agents.wire import COMPENSATION, Assignment
+from processors.payloads import COMMANDS, seal
 from streams.codec import decode_command, encode_command
 from streams.message import Command
+from streams.sealing.sealer import Sealer
+from streams.sealing.token import wrap
 from streams.strict import DEPTH_MAX, Malformed, parse
 
 OUTPUT_BYTES_MAX = 200 * 1024  # the output is in an event that every reader of the log gets
@@ -49,16 +53,26 @@ def started(assignment: Assignment, agent: str, delivery: int = 1) -> bytes | No
 
 
 def completed(
-    assignment: Assignment, agent: str, output: Any, started_at: str, delivery: int = 1
+    assignment: Assignment,
+    agent: str,
+    output: Any,
+    started_at: str,
+    delivery: int = 1,
+    sealer: Sealer | None = None,
 ) -> bytes:
     """The agent has done it; raises TaskError where the output cannot travel."""
     kind = "CompleteCompensation" if assignment.kind == COMPENSATION else "CompleteTask"
     said = {"output": output, "started_at": started_at}
-    return _checked(kind, assignment, agent, delivery, said, "output")
+    return _checked(kind, assignment, agent, delivery, said, "output", sealer)
 
 
 def failed(
-    assignment: Assignment, agent: str, error: BaseException, started_at: str, delivery: int = 1
+    assignment: Assignment,
+    agent: str,
+    error: BaseException,
+    started_at: str,
+    delivery: int = 1,
+    sealer: Sealer | None = None,
 ) -> bytes:
     """The agent could not do it; anything but a TaskError may be tried again."""
     if isinstance(error, TaskError):
@@ -66,18 +80,26 @@ def failed(
     else:
         text, retryable = f"{type(error).__name__}: {error}", True
     kind = "FailCompensation" if assignment.kind == COMPENSATION else "FailTask"
-    said = {"error": _printable(text), "retryable": retryable, "started_at": started_at}
+    text = _printable(text)
+    if sealer is not None:
+        text = seal(sealer, _payload(kind, "error"), text, _subject(assignment))
+    said = {"error": text, "retryable": retryable, "started_at": started_at}
     return _encode(kind, assignment, agent, delivery, said)
 
 
 def needs_input(
-    assignment: Assignment, agent: str, prompt: Any, started_at: str, delivery: int = 1
+    assignment: Assignment,
+    agent: str,
+    prompt: Any,
+    started_at: str,
+    delivery: int = 1,
+    sealer: Sealer | None = None,
 ) -> bytes:
     """Somebody has to be asked; raises TaskError where the prompt cannot travel."""
     if assignment.kind == COMPENSATION:
         raise TaskError("Undoing a task cannot ask for input.", retryable=False)
     said = {"prompt": prompt, "started_at": started_at}
-    return _checked("RequestInput", assignment, agent, delivery, said, "prompt")
+    return _checked("RequestInput", assignment, agent, delivery, said, "prompt", sealer)
 
 
 def delivered_again(raw: bytes, delivery: int) -> bytes:
@@ -89,9 +111,18 @@ def delivered_again(raw: bytes, delivery: int) -> bytes:
 
 
 def _checked(
-    kind: str, assignment: Assignment, agent: str, delivery: int, said: dict[str, Any], value: str
+    kind: str,
+    assignment: Assignment,
+    agent: str,
+    delivery: int,
+    said: dict[str, Any],
+    value: str,
+    sealer: Sealer | None,
 ) -> bytes:
     """An answer that carries what a handler made; raises TaskError where it cannot travel."""
+    if sealer is not None and said[value] is not None:
+        said[value] = _sealed(kind, assignment, said[value], value, sealer)
+        return _encode(kind, assignment, agent, delivery, said)
     try:
         raw = _encode(kind, assignment, agent, delivery, said)
     except orjson.JSONEncodeError as error:
@@ -101,12 +132,39 @@ def _checked(
         if size > OUTPUT_BYTES_MAX:
             why = f"The {value} has {size:,} bytes; at most {OUTPUT_BYTES_MAX:,} may be"
             raise TaskError(f"{why}. Store it and answer with its address.", retryable=False)
-    if b"\\u0000" in raw or raw.count(b"{") + raw.count(b"[") > DEPTH_MAX:  # then look closely
+    if b"\\u0000" in raw or _deep(raw):
         try:
             parse(raw, bytes_max=OUTPUT_BYTES_MAX + ENVELOPE_BYTES_MAX)
         except Malformed as error:
             raise TaskError(f"The {value} cannot be stored: {error}", retryable=False) from None
     return raw
+
+
+def _sealed(kind: str, assignment: Assignment, made: Any, value: str, sealer: Sealer) -> Any:
+    """What a handler made, sealed; raises TaskError where it could not be opened and read."""
+    try:
+        clear = orjson.dumps(made)
+        if len(clear) > OUTPUT_BYTES_MAX or b"\\u0000" in clear or _deep(clear):
+            parse(clear, bytes_max=OUTPUT_BYTES_MAX)
+    except orjson.JSONEncodeError as error:
+        raise TaskError(f"The {value} is not JSON: {error}", retryable=False) from None
+    except Malformed as error:
+        raise TaskError(f"The {value} cannot be stored: {error}", retryable=False) from None
+    token = sealer.seal(clear, _subject(assignment), _payload(kind, value).name)
+    return wrap(token)
+
+
+def _deep(raw: bytes) -> bool:
+    """Whether it may be nested too deeply: then it is looked at closely."""
+    return raw.count(b"{") + raw.count(b"[") > DEPTH_MAX
+
+
+def _payload(kind: str, value: str) -> Sealed:
+    return COMMANDS["execution", kind][value]
+
+
+def _subject(assignment: Assignment) -> str:
+    return f"execution/{assignment.execution_id}"
 
 
 def _printable(text: str) -> str:

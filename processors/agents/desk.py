@@ -17,6 +17,7 @@ import structlog
 from processors.agents import answers
 from processors.agents.agent import Pool, Role
 from processors.agents.answers import NeedInput, TaskError
+from processors.agents.envelopes import Envelopes
 from processors.agents.letters import encode_letter
 from processors.agents.outbox import Memory, Outbox
 from processors.agents.placing import Placing
@@ -36,7 +37,14 @@ WITHDRAWN_MAX = 10_000  # tasks that are skipped when they come later
 class Desk:
     """The tasks in hand of one host."""
 
-    def __init__(self, name: str, outbox: Outbox, pools: Iterable[Pool] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        outbox: Outbox,
+        pools: Iterable[Pool] = (),
+        envelopes: Envelopes | None = None,
+    ) -> None:
+        self._envelopes = envelopes or Envelopes(None, ())
         self.counts = Counts()
         self.in_hand: dict[str, Work] = {}
         self.refreshed = 0.0
@@ -46,7 +54,12 @@ class Desk:
         self._outbox = outbox
         self._memory = Memory()
         self._withdrawn: OrderedDict[str, None] = OrderedDict()
-        self._runner = Runner(working=self._say_working, ended=self._done, freed=self.placing.freed)
+        self._runner = Runner(
+            working=self._say_working,
+            ended=self._done,
+            freed=self.placing.freed,
+            opened=self._envelopes.opened,
+        )
         self.placing.begin = self._runner.begin
 
     def take(
@@ -148,16 +161,16 @@ class Desk:
         if error is not None:
             self._fail(work, error)
             return
+        whose = (work.assignment, work.agent_id)
         try:
+            sealer = self._envelopes.sealer(work.assignment)
             if type(output) is NeedInput:
                 said = answers.needs_input(
-                    work.assignment, work.agent_id, output.prompt, work.started_at, work.delivery
+                    *whose, output.prompt, work.started_at, work.delivery, sealer
                 )
                 self.counts.asked += 1
             else:
-                said = answers.completed(
-                    work.assignment, work.agent_id, output, work.started_at, work.delivery
-                )
+                said = answers.completed(*whose, output, work.started_at, work.delivery, sealer)
                 self.counts.completed += 1
         except TaskError as unsayable:
             self._fail(work, unsayable)
@@ -168,7 +181,13 @@ class Desk:
         self.counts.failed += 1
         if type(error) is TimedOut:
             self.counts.timed_out += 1
-        said = answers.failed(work.assignment, work.agent_id, error, work.started_at, work.delivery)
+        try:
+            sealer = self._envelopes.sealer(work.assignment)
+        except TaskError as unable:
+            sealer, error = None, unable  # what the agent said has nobody to seal it
+        said = answers.failed(
+            work.assignment, work.agent_id, error, work.started_at, work.delivery, sealer
+        )
         self._answer(work, said)
 
     def _answer(self, work: Work, said: bytes) -> None:

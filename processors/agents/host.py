@@ -17,6 +17,7 @@ import structlog
 from processors.agents.agent import Agent, Pool, Pushed, Role
 from processors.agents.claims import LEASE_S, LEASE_S_MIN, Claims
 from processors.agents.desk import Desk
+from processors.agents.envelopes import Envelopes
 from processors.agents.janitor import Janitor
 from processors.agents.notices import Notices
 from processors.agents.outbox import Outbox
@@ -26,6 +27,7 @@ from processors.agents.work import Counts
 from streams.bus import BLOCK_MS_MAX, Bus
 from streams.ending import end
 from streams.partition import pushed_key, tasks_key
+from streams.sealing.keyring import Keyring
 
 logger = structlog.get_logger(__name__)
 
@@ -39,12 +41,19 @@ _READ_ENDS_S = BLOCK_MS_MAX / 1000 + 1.0
 class AgentHost:
     """Runs agents; `name` is its own among all live hosts, and the same after a restart.
 
+    `keys` seal what the agents say, and open what they are told; without, both stay as they are.
     After `lease_s` without a sign of life others take over its tasks: a handler that holds the
     event loop up for longer loses them.
     """
 
     def __init__(
-        self, bus: Bus | str, agents: Iterable[Agent], *, name: str, lease_s: float = LEASE_S
+        self,
+        bus: Bus | str,
+        agents: Iterable[Agent],
+        *,
+        name: str,
+        lease_s: float = LEASE_S,
+        keys: Keyring | None = None,
     ) -> None:
         if lease_s < LEASE_S_MIN:
             raise ValueError(f"The lease of a task is at least {LEASE_S_MIN} s, not {lease_s:g} s.")
@@ -56,7 +65,8 @@ class AgentHost:
         roles = _roles(self.agents)
         pools = {pool for role in roles for pool in role.pools}
         self._outbox = outbox = Outbox(self.bus, name, self._sure_s)
-        self._desk = desk = Desk(name, outbox, pools)
+        self._envelopes = Envelopes(keys, {agent.tenant for agent in self.agents})
+        self._desk = desk = Desk(name, outbox, pools, self._envelopes)
         self._reader = Reader(self.bus, name, roles, outbox, desk.take)
         pushed, bell = Pushed(pushed_key(name).encode()), f"agents:{name}:pushed"
         self._pushed = Reader(self.bus, name, [pushed], outbox, desk.take, bell)
@@ -87,13 +97,14 @@ class AgentHost:
     def start(self) -> None:
         """Begin; Redis may come later."""
         loops = {
-            "reads": self._reader.run(),
-            "reads pushed": self._pushed.run(),
+            "reads": self._envelopes.ready(self._reader.run),
+            "reads pushed": self._envelopes.ready(self._pushed.run),
             "answers": self._outbox.run(self._sent),
             "claims": self._claims.run(),
             "shows itself": self._presence.run(),
             "listens": self._notices.run(),
             "tidies": self._janitor.run(),
+            "has keys": self._envelopes.run(),
         }
         self._loops = [
             asyncio.create_task(loop, name=f"{self.name} {what}") for what, loop in loops.items()

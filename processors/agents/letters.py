@@ -11,9 +11,11 @@ from typing import Any
 
 import orjson
 
+from processors.sealing import seal_letters
 from streams.bus import Bus
 from streams.log import DeadLetter, Log
 from streams.partition import DEAD_LETTERS
+from streams.sealing.keyring import Keyring
 
 KIND = "task"
 LETTER_BYTES_MAX = 64 * 1024  # of the raw bytes; a task's are in the log as well
@@ -47,12 +49,11 @@ def decode_letter(message: bytes, entry: str) -> DeadLetter:
     return DeadLetter(KIND, DEAD_LETTERS, entry, "INVALID_JSON: This is no letter.", message)
 
 
-async def move_letters(log: Log, bus: Bus) -> int:
+async def move_letters(log: Log, bus: Bus, keys: Keyring | None = None) -> int:
     """Store what hosts have left, at most MOVE_ENTRIES_MAX; returns how many."""
     entries: Any = await bus.redis.xrange(DEAD_LETTERS, count=MOVE_ENTRIES_MAX)
     if entries:
-        await log.bury(
-            [decode_letter(fields.get(b"message", b""), e.decode()) for e, fields in entries]
-        )
+        letters = [decode_letter(fields.get(b"message", b""), e.decode()) for e, fields in entries]
+        await log.bury(await seal_letters(keys, letters))
         await bus.redis.xdel(DEAD_LETTERS, *[entry for entry, _ in entries])
     return len(entries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable
 from socket import gethostname
 from typing import Any
@@ -14,10 +15,12 @@ from processors.agents.agent import Agent
 from processors.agents.claims import LEASE_S
 from processors.agents.host import AgentHost
 from processors.agents.wire import BINDING, EXTENSION
+from processors.keys import exported_keyring
 from streams.bus import Bus, BusUnavailable
 from streams.codec import encode_command
 from streams.message import Command
 from streams.partition import COMMANDS_INBOX, commands_key, partition_of, tasks_key
+from streams.sealing.keyring import Keyring
 
 logger = structlog.get_logger(__name__)
 
@@ -92,9 +95,15 @@ async def run_agents(
     name: str | None = None,
     partitions: int | None = None,
     lease_s: float = LEASE_S,
+    keys: Keyring | None = None,
 ) -> None:
-    """Register agents and run them until cancelled; `name` tells hosts on one machine apart."""
-    async with AgentHost(url, agents, name=name or gethostname(), lease_s=lease_s) as host:
+    """Register agents and run them until cancelled; `name` tells hosts on one machine apart.
+
+    Without `keys`, those in ORCHESTRATOR_TENANT_KEYS open and seal payloads.
+    """
+    known = keys or exported_keyring(os.environ.get("ORCHESTRATOR_TENANT_KEYS"))
+    named = name or gethostname()
+    async with AgentHost(url, agents, name=named, lease_s=lease_s, keys=known) as host:
         while True:
             try:
                 await register(host.bus, host.agents, partitions)

@@ -12,6 +12,7 @@ from typing import Any
 
 from processors.agents.agent import Pool, Seat
 from processors.agents.answers import TaskError
+from processors.agents.wire import Assignment
 from processors.agents.work import Work
 
 WORKING_AFTER_S = 0.05  # a shorter task's beginning travels with its answer: one command less
@@ -26,11 +27,16 @@ class Runner:
         working: Callable[[Work], None],
         ended: Callable[[Work, Any, BaseException | None], None],
         freed: Callable[[Pool, Seat], None],
+        opened: Callable[[Assignment], Assignment] = lambda assignment: assignment,
     ) -> None:
-        """`working` tells of what takes longer, `ended` of results, `freed` of room."""
+        """`working` tells of what takes longer, `ended` of results, `freed` of room.
+
+        `opened` is the task as its agent gets it.
+        """
         self.running: set[asyncio.Future[Any]] = set()
         self._working = working
         self._tell = ended
+        self._opened = opened
         self._freed = freed
         self._begun: deque[Work] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -40,7 +46,7 @@ class Runner:
         work.agent_id = seat.agent.agent_id
         work.started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         try:
-            result = seat.agent.handler(work.assignment)
+            result = seat.agent.handler(self._opened(work.assignment))
         except Exception as error:
             self._tell(work, None, error)
         else:

@@ -28,7 +28,7 @@ DELIVERY_MAX = 2**62  # a base holds a lease's epoch and a count of looks, shift
 
 _REPLY_STREAM = re.compile(r"commands(:\{\d{1,4}\})?")
 _TEXTS = ("execution_id", "task_id", "role", "tenant", "reply_to")
-_SELDOM = ("kind", "action", "agent", "answer", "signal", "output", "delivery")
+_SELDOM = ("kind", "action", "agent", "answer", "signal", "output", "delivery", "workflow")
 """Fields that most tasks have at their default, and then not in their bytes."""
 
 _USUAL = 8
@@ -63,6 +63,8 @@ class Assignment:
     signal: Any = None
     output: Any = None
     delivery: int = 0
+    workflow: str | None = None
+    """Whose definition the input stands in, where it is sealed and bound to that."""
 
     @property
     def message_id(self) -> str:
@@ -96,6 +98,8 @@ def encode_assignment(assignment: Assignment) -> bytes:
         told["output"] = assignment.output
     if assignment.delivery:
         told["delivery"] = assignment.delivery
+    if assignment.workflow is not None:
+        told["workflow"] = assignment.workflow
     return orjson.dumps(
         {
             "message": {
@@ -169,6 +173,8 @@ def _check_seldom(assignment: Assignment) -> None:
         raise Poison("INVALID_VALUE: Only a compensation has an `action`.")
     if assignment.agent is not None:
         _check_text("agent", assignment.agent)
+    if assignment.workflow is not None:
+        _check_text("workflow", assignment.workflow)
     delivery = assignment.delivery
     if type(delivery) is not int or not 0 <= delivery <= DELIVERY_MAX:
         raise Poison(f"INVALID_VALUE: `delivery` is an integer from 0 to {DELIVERY_MAX}.")

@@ -18,6 +18,7 @@ from processors.cli.exits import run
 if TYPE_CHECKING:
     from processors.settings import Addresses
     from streams.logs.postgres import PostgresLog
+    from streams.sealing.keyring import Keyring
 
 POLL_S = 1.0  # how long a role waits that shows up for the first time
 GRACE_S = 0.3  # nobody misses a simulated task; whoever was told to stop should soon have done so
@@ -81,6 +82,7 @@ def agents(
 
     async def work() -> None:
         from processors.cli.logs import configure
+        from processors.keys import keyring_of
         from processors.running import find
         from processors.settings import read_settings
         from streams.logs.postgres import PostgresLog
@@ -91,7 +93,7 @@ def agents(
         log = PostgresLog(addresses.database_url, 1)
         await log.open()
         try:
-            await _serve(log, addresses, given, pool)
+            await _serve(log, addresses, given, pool, keyring_of(settings, log))
         finally:
             await log.close()
 
@@ -103,6 +105,7 @@ async def _serve(
     addresses: Addresses,
     roles: Sequence[str] | None,
     pool: Pool,
+    keys: Keyring | None,
 ) -> None:
     """A host for each batch of new roles, for as long as all hosts run."""
     partitions = await log.partitions()
@@ -115,7 +118,7 @@ async def _serve(
             for at in range(0, len(fresh), ROLES_A_HOST):
                 host = f"{pool.name}-{next(numbers)}"
                 batch = fresh[at : at + ROLES_A_HOST]
-                hosts.create_task(_host(addresses.redis_url, batch, pool, host, partitions))
+                hosts.create_task(_host(addresses.redis_url, batch, pool, host, partitions, keys))
             known.update(fresh)
             if roles is not None:
                 return  # the group waits for the hosts
@@ -123,7 +126,12 @@ async def _serve(
 
 
 async def _host(
-    redis_url: str, roles: Sequence[str], pool: Pool, name: str, partitions: int
+    redis_url: str,
+    roles: Sequence[str],
+    pool: Pool,
+    name: str,
+    partitions: int,
+    keys: Keyring | None,
 ) -> None:
     from processors.agents import AgentHost, Behaviour, register, simulated_agents
     from streams.bus import Bus
@@ -138,7 +146,7 @@ async def _host(
         bus=bus,
         prefix=pool.name,
     )
-    host = AgentHost(bus, agents, name=name, lease_s=pool.lease_s)
+    host = AgentHost(bus, agents, name=name, lease_s=pool.lease_s, keys=keys)
     host.start()
     try:
         await register(host.bus, agents, partitions)

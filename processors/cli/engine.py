@@ -24,7 +24,7 @@ async def publishing() -> AsyncIterator[Client]:
 
     settings = read_settings()
     configure_quiet(settings.log_level)
-    async with Client(find(settings)) as client:
+    async with Client(find(settings), settings=settings) as client:
         yield client
 
 

@@ -16,6 +16,7 @@ from aggregates.decider import Blueprint, Reference
 from processors.agents.wire import COMPENSATION, Assignment
 from processors.allocation.need import Need, needs
 from streams.partition import commands_key
+from streams.sealing.token import is_sealed
 
 ENDED_RUNS_MAX = 10_000  # a partition; beyond it, the oldest can be undone by hand only
 
@@ -73,6 +74,8 @@ class Run:
         )
         if self.inputs:
             made.input = self.inputs.get(task, given)
+        if given is definition.input and made.input is given and is_sealed(given):
+            made.workflow = self.blueprint.workflow_id
         if self.answers:
             made.answer = self.answers.get(task)
         if self.signals:

@@ -349,8 +349,15 @@ def _saved(cursor: Cursor, position: int, states: Sequence[SnapshotRow]) -> list
 
 def letter_columns(letters: Sequence[DeadLetter]) -> list[list[Any]]:
     """The arguments of `sql.BURY`."""
-    rows = [(x.id, *x[:4], x.raw[:RAW_BYTES_MAX], len(x.raw), x.tenant, x.subject) for x in letters]
+    rows = [(x.id, *x[:4], *_kept(x), x.tenant, x.subject) for x in letters]
     return _transposed(rows, 9)
+
+
+def _kept(letter: DeadLetter) -> tuple[bytes, int]:
+    """What is kept of its bytes, and how many there were; what is sealed was cut before."""
+    if letter.size is not None:
+        return letter.raw, letter.size
+    return letter.raw[:RAW_BYTES_MAX], len(letter.raw)
 
 
 def _commit(row: Any) -> CommitRow:

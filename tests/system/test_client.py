@@ -129,6 +129,6 @@ async def test_a_refusal_is_raised_with_its_problem(bus: Bus, addresses: Address
 
 async def test_what_is_too_large_is_not_sent(bus: Bus, addresses: Addresses) -> None:
     async with Client(addresses) as client:
-        with pytest.raises(Rejected, match="at most 9,437,184 may be"):
-            await client.call(start_execution("w", input="x" * 10_000_000))
+        with pytest.raises(Rejected, match="at most 12,582,912 may be"):
+            await client.call(start_execution("w", input="x" * 13_000_000))
     assert await bus.redis.keys("commands*") == []
