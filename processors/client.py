@@ -213,7 +213,7 @@ class Client:
                     last = entry
                     self._answer(message)
                 if streams:
-                    await self.bus.trim({self._replies: last})
+                    await self.bus.trim({self._replies: last}, exact=True)
                     await self.bus.redis.expire(self._replies, REPLIES_KEPT_S)
             except (BusUnavailable, RedisError):
                 last = "0-0"  # a Redis that begins anew may give smaller ids

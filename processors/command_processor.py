@@ -293,8 +293,11 @@ class CommandProcessor:
             for partition, one in self.parts.items()
             if one.valid
         }
+        exact = self.keys is not None  # what came in clear is sealed by now: nothing of it stays
+        if exact:
+            passed = {key: _after(offset) for key, offset in passed.items()}
         try:
-            await self.bus.trim(passed)
+            await self.bus.trim(passed, exact)
         except BusUnavailable as error:
             logger.warning("trim_failed", error=str(error))
 
@@ -303,6 +306,12 @@ class CommandProcessor:
         idle = [one for one in self.parts.values() if one.valid and one.head == one.cursor.position]
         if idle:
             await self.mirroring.mend(idle)
+
+
+def _after(entry: str) -> str:
+    """The id that follows on an entry's."""
+    milliseconds, number = id_parts(entry)
+    return f"{milliseconds}-{number + 1}"
 
 
 def _undecided(batches: Batches, decided: list[Decided]) -> Batches:

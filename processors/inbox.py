@@ -58,6 +58,8 @@ class Inbox:
                     await self._move(await self._claimed())
                     await self._move(await self._fresh())
                     await move_letters(self.log, self.bus, self.keys)
+                    if self.keys is not None:
+                        await self.keys.refresh()
             except (RedisError, BusUnavailable, LogUnavailable, OSError) as error:
                 if "NOGROUP" not in str(error):
                     logger.warning("inbox_waits", error=str(error)[:200])

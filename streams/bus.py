@@ -202,14 +202,17 @@ class Bus:
                 return
             after = f"({entries[-1][0].decode()}"
 
-    async def trim(self, before: Mapping[str, str]) -> None:
-        """Drop the entries below the given ids: what a cursor has passed, never by length."""
+    async def trim(self, before: Mapping[str, str], exact: bool = False) -> None:
+        """Drop the entries below the given ids: what a cursor has passed, never by length.
+
+        Without `exact` some stay, which is cheaper.
+        """
         if not before:
             return
         try:
             async with self.redis.pipeline(transaction=False) as pipe:
                 for key, minid in before.items():
-                    pipe.xtrim(key, minid=minid, approximate=True)
+                    pipe.xtrim(key, minid=minid, approximate=not exact)
                 await pipe.execute()
         except RedisError as error:
             raise BusUnavailable(str(error)[:200]) from error

@@ -128,7 +128,7 @@ class FakeBus:
         await self._answer()
         return dict(self.hashes.get(key, {}))
 
-    async def trim(self, before: Mapping[str, str]) -> None:
+    async def trim(self, before: Mapping[str, str], exact: bool = False) -> None:
         """XTRIM MINID."""
         await self._answer()
         for key, least in before.items():

@@ -28,6 +28,7 @@ from processors.process_manager import ProcessManager
 from processors.settings import Addresses, Settings
 from processors.worker import GC_ALLOCATIONS
 from streams.partition import partition_of
+from streams.sealing.keyring import Keyring
 from streams.transport import running
 
 ROOT = Path(__file__).parents[2]
@@ -49,10 +50,13 @@ async def until(
     return answer
 
 
-def settings(addresses: Addresses, lease_s: float = 5.0) -> Settings:
+def settings(addresses: Addresses, lease_s: float = 5.0, kek: str | None = None) -> Settings:
     """What a worker is told; nothing of the environment of the tests."""
     return Settings(
-        DATABASE_URL=addresses.database_url, REDIS_URL=addresses.redis_url, lease_s=lease_s
+        DATABASE_URL=addresses.database_url,
+        REDIS_URL=addresses.redis_url,
+        lease_s=lease_s,
+        kek=kek,
     )
 
 
@@ -88,12 +92,19 @@ class Engine:
 
 @asynccontextmanager
 async def engine(
-    addresses: Addresses, roles: Iterable[str] = ROLES, lease_s: float = 5.0
+    addresses: Addresses,
+    roles: Iterable[str] = ROLES,
+    lease_s: float = 5.0,
+    kek: str | None = None,
 ) -> AsyncIterator[Engine]:
-    """A worker in this process, once it owns every partition, and a client."""
-    worker = Worker(settings(addresses, lease_s), roles)
+    """A worker in this process, once it owns every partition, and a client.
+
+    With a key-encryption key, sealing is on.
+    """
+    told = settings(addresses, lease_s, kek)
+    worker = Worker(told, roles)
     try:
-        async with running(worker.app()), Client(addresses, actor="test") as client:
+        async with running(worker.app()), Client(addresses, "test", told) as client:
             made = Engine(worker, client)
 
             async def owns_all() -> bool:
@@ -131,10 +142,14 @@ async def agents(
 
 @asynccontextmanager
 async def host(
-    addresses: Addresses, doing: Sequence[Agent], lease_s: float = 10.0
+    addresses: Addresses,
+    doing: Sequence[Agent],
+    lease_s: float = 10.0,
+    keys: Keyring | None = None,
 ) -> AsyncIterator[AgentHost]:
     """A host of these agents; nothing that still runs at the end is waited for."""
-    made = AgentHost(addresses.redis_url, doing, name=f"host-{uuid4().hex}", lease_s=lease_s)
+    name = f"host-{uuid4().hex}"
+    made = AgentHost(addresses.redis_url, doing, name=name, lease_s=lease_s, keys=keys)
     made.start()
     try:
         yield made
