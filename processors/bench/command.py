@@ -7,10 +7,12 @@ from collections.abc import Callable
 import typer
 
 from processors.bench.agents import agents
+from processors.bench.capacity import capacity
 from processors.bench.crew import crew
 from processors.bench.flat import flat
 from processors.bench.latency import latency
 from processors.bench.log import log
+from processors.bench.memory import memory
 from processors.bench.peers import COMMANDS as PEERS
 from processors.bench.plan import plan
 from processors.bench.projection import projection
@@ -21,7 +23,8 @@ from processors.cli.exits import CODES
 BENCHMARKS: tuple[Callable[..., None], ...] = (
     *PEERS,
     *(latency, agents),
-    *(log, plan, workflow, replay, projection, flat),
+    *(log, plan, workflow, replay, projection),
+    *(flat, memory, capacity),
 )
 
 app = typer.Typer(

@@ -49,6 +49,16 @@ def fan_and_join(tasks: int, role: str) -> dict[str, Any]:
     return _document(f"fan-and-join-{tasks}", [*made, join], tasks, role)
 
 
+def half_done(tasks: int, role: str) -> dict[str, Any]:
+    """One half for `role`, and another that waits for agents whom nobody has."""
+    half, absent = tasks // 2, f"{role}-absent"
+    made = [_task(node, [], role) for node in range(half)]
+    made += [_task(node, [f"t{node - half}"], absent) for node in range(half, 2 * half)]
+    document = _document(f"half-done-{tasks}", made, tasks, role)
+    document["agents"][absent] = None
+    return document
+
+
 def phased(tasks: int) -> dict[str, Any]:
     """Six phases, four of them wide and one a bottleneck, as LIGO's inspiral workflow has."""
     widths = [max(1, round(share * tasks)) for share in PHASES]
