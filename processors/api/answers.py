@@ -26,7 +26,7 @@ def tagged(body: Mapping[str, Any], version: int | None) -> Response:
     return json(body, 200, headers)
 
 
-def shown(row: asyncpg.Record, raw: Iterable[str] = ()) -> dict[str, Any]:
+def row_shown(row: asyncpg.Record, raw: Iterable[str] = ()) -> dict[str, Any]:
     """A row as an object; the columns in `raw` hold JSON already."""
     fields: dict[str, Any] = dict(row)
     for name in raw:

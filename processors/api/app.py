@@ -17,10 +17,11 @@ from starlette.responses import Response
 from aggregates.problem import Refused
 from processors.api import problems
 from processors.api.front import Front
-from processors.api.gateway import Gateway, unavailable
+from processors.api.gateway import Gateway
 from processors.api.metrics import ApiMetrics
 from processors.api.openapi import described
 from processors.api.routes import ROUTERS
+from processors.api.trouble import unavailable
 from processors.settings import Addresses, Settings
 from streams.log import LogUnavailable
 

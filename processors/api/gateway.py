@@ -13,27 +13,17 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from processors.api.principal import Principal
-from processors.api.problems import Problem
+from processors.api.reached import Reached
+from processors.api.trouble import AWAY, busy, unavailable
 from processors.client import Client
 from processors.settings import Addresses, Settings
 from streams.bus import Bus
 from streams.logs.postgres import PostgresLog
 
 READ_S_MAX = 5.0  # of one read, with its waiting for a connection
+LONG_READ_S_MAX = 20.0  # of a history
 READS_MAX = 1_000  # under way and waiting for a connection; more are told to come back
 WAITING_MAX = 1_000  # commands whose outcomes are waited for; each holds its body meanwhile
-RETRY_AFTER_S = 1
-
-AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
-)
-"""What a PostgreSQL that is away, full or too slow looks like; any other error is ours."""
 
 
 class Gateway:
@@ -44,6 +34,7 @@ class Gateway:
         self.client = Client(addresses, actor="http")
         self.log = PostgresLog(addresses.database_url, settings.api_connections)
         self.partitions = 0
+        self.reached = Reached(self.log)
         self.in_flight: set[str] = set()
         self.reads = 0
 
@@ -63,6 +54,7 @@ class Gateway:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self.reached.close()
         await self.client.__aexit__(None, None, None)
         await self.log.close()
 
@@ -88,6 +80,15 @@ class Gateway:
         finally:
             self.reads -= 1
 
+    @asynccontextmanager
+    async def bounded(self) -> AsyncIterator[None]:
+        """For longer reads, which bring their connections themselves."""
+        try:
+            async with asyncio.timeout(LONG_READ_S_MAX):
+                yield
+        except AWAY as error:
+            raise unavailable("PostgreSQL") from error
+
     async def rows(self, who: Principal, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         """The rows of one statement."""
         async with self.reading(who) as connection:
@@ -98,17 +99,6 @@ class Gateway:
         async with self.reading(who) as connection:
             found: asyncpg.Record | None = await connection.fetchrow(statement, *arguments)
             return found
-
-
-def busy(what: str) -> Problem:
-    """Too much at once: 429, and when to come back."""
-    return Problem("BUSY", f"{what}; try again.", headers={"Retry-After": str(RETRY_AFTER_S)})
-
-
-def unavailable(what: str) -> Problem:
-    """A server is away: 503, and when to come back."""
-    detail = f"{what} cannot be reached at the moment; try again."
-    return Problem("UNAVAILABLE", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
 async def gateway(connection: HTTPConnection) -> Gateway:

@@ -11,15 +11,17 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, ClassVar
 
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
 from processors.api.problems import Problem
 from streams.codec import COMMAND_BYTES_MAX
-from streams.strict import Malformed, parse
+from streams.strict import DEPTH_MAX, Malformed, parse
 
 BODY_BYTES_MAX = 2 * 1024 * 1024  # a task's input may have 1 MiB
 DEFINITION_BYTES_MAX = COMMAND_BYTES_MAX - 64 * 1024  # the rest is for the envelope
+BODY_DEPTH_MAX = DEPTH_MAX - 4  # the command around it is nested as well
 BODY_S_MAX = 30.0  # who sends more slowly is cut off
 ACCEPTED = ("application/json", "application/problem+json", "application/*", "*/*")
 
@@ -54,7 +56,8 @@ class StrictRequest(Request):
         """The body's value; raises Problem."""
         if not hasattr(self, "_json"):
             try:
-                self._json = parse(await self.body(), bytes_max=self.bytes_max)
+                raw = await self.body()
+                self._json = parse(raw, bytes_max=self.bytes_max, depth_max=BODY_DEPTH_MAX)
             except Malformed as error:
                 raise Problem(error.code, error.detail, error.pointer) from None
         return self._json
@@ -86,17 +89,23 @@ class JsonRoute(APIRoute):
             if not acceptable(headers.get("accept")):
                 detail = "Answers are application/json, and problems application/problem+json."
                 raise Problem("NOT_ACCEPTABLE", detail)
-            if has_body and not self._reads(headers.get("content-type"), headers):
+            if has_body and not self._reads(headers):
                 names = " or ".join(self.understood)
                 raise Problem("UNSUPPORTED_MEDIA_TYPE", f"Send the body as {names}.")
             return await handle(self.request(request.scope, request.receive))
 
         return checked
 
-    def _reads(self, content_type: str | None, headers: Any) -> bool:
-        if content_type is None:  # no body at all is for the model to refuse, or to accept
+    def _reads(self, headers: Headers) -> bool:
+        kind = headers.get("content-type")
+        if kind is None:  # no body at all is for the model to refuse, or to accept
             return "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
-        return content_type.partition(";")[0].strip().lower() in self.understood
+        return media_type(kind) in self.understood
+
+
+def media_type(header: str | None) -> str:
+    """The type in a Content-Type header, without its parameters."""
+    return (header or "").partition(";")[0].strip().lower()
 
 
 def acceptable(accept: str | None) -> bool:

@@ -7,6 +7,7 @@ respond-async` does not wait, `traceparent` goes along. Nothing is decided here.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -17,24 +18,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from processors.api.answers import POSITION, json
-from processors.api.gateway import RETRY_AFTER_S, WAITING_MAX, At, Gateway, busy, unavailable
+from processors.api.gateway import WAITING_MAX, At, Gateway
+from processors.api.parameters import ID, ID_CHARS_MAX
 from processors.api.principal import Principal, Who
 from processors.api.problems import Problem, of_document
+from processors.api.trouble import RETRY_AFTER_S, busy, full, unavailable
 from processors.client import NoAnswer, Rejected
 from processors.commands import new_id
 from streams.bus import BusFull, BusUnavailable
 from streams.message import Command, Outcome
 
-KEY_CHARS_MAX = 128
-KEY = rf"^[!-~]{{1,{KEY_CHARS_MAX}}}$"
 VERSION_TAG = re.compile(r'"(\d{1,18})"')
-FULL_RETRY_AFTER_S = 5  # Redis has to be emptied by what is under way
 
 IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        pattern=KEY,
+        pattern=ID,
+        max_length=ID_CHARS_MAX,
         description="Names this command: said twice it has one effect and one answer.",
     ),
 ]
@@ -70,13 +71,13 @@ class Sender:
         self.gateway: Gateway = gateway
         self.who: Principal = who
         self.key = key or new_id()
-        self._given = key is not None
+        self.key_given = key is not None
         self._at_once = prefer is not None and "respond-async" in _preferences(prefer)
         self._traceparent: str | None = request.scope.get("traceparent")
 
     def fresh_root(self, kind: str) -> str:
         """The id of what a request creates: the same for the same key, so that a repeat is one."""
-        if not self._given:
+        if not self.key_given:
             return new_id()
         return str(uuid5(NAMESPACE_URL, f"{kind}/{self.who.tenant}/{self.key}"))
 
@@ -84,12 +85,17 @@ class Sender:
         self,
         command: Command,
         *,
-        location: str,
+        location: str = "",
         created: bool = False,
         if_match: str | None = None,
         about: dict[str, Any] | None = None,
+        places: Mapping[str, str] | None = None,
     ) -> Response:
-        """The answer to a command: 201, 200, 202, or the problem that the engine wrote."""
+        """The answer to a command: 201, 200, 202, or the problem that the engine wrote.
+
+        `about` is part of the answer; `places` says where the request has what the engine points
+        at by another name.
+        """
         gateway = self.gateway
         said = replace(
             command,
@@ -115,7 +121,7 @@ class Sender:
                 return json(about | {"status": "pending"}, 202, headers)
             outcome = await gateway.client.call(said, gateway.settings.api_wait_s)
         except Rejected as refused:
-            return of_document(masked(command, refused.problem), headers)
+            return of_document(placed(masked(command, refused.problem), places or {}), headers)
         except BusFull:
             raise full() from None
         except BusUnavailable:
@@ -167,16 +173,19 @@ def masked(command: Command, problem: dict[str, Any]) -> dict[str, Any]:
     return Problem(code, f"There is no {kind.replace('_', ' ')} {command.root}.").document()
 
 
+def placed(problem: dict[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
+    """A refusal whose pointer is one into the request's body."""
+    where = str(problem.get("pointer") or "")
+    for inside, outside in places.items():
+        if where == inside or where.startswith(f"{inside}/"):
+            return problem | {"pointer": f"{outside}{where[len(inside) :]}"}
+    return problem
+
+
 def expected(if_match: str | None) -> int | None:
     """The version in an If-Match header."""
     found = VERSION_TAG.fullmatch(if_match or "")
     return int(found[1]) if found else None
-
-
-def full() -> Problem:
-    """The engine takes nothing in: 429, and when to come back."""
-    detail = "The engine is nearly full and takes nothing in at the moment; try again later."
-    return Problem("ENGINE_FULL", detail, headers={"Retry-After": str(FULL_RETRY_AFTER_S)})
 
 
 async def _room(gateway: Gateway) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import typer
 
 from processors.cli.agents import agents
+from processors.cli.api import api
 from processors.cli.bench import bench
 from processors.cli.dead_letters import app as dead_letters
 from processors.cli.demo import demo
@@ -46,7 +47,7 @@ def orchestrator() -> None:
 
 # In the order in which people meet them.
 LISTED: tuple[Callable[..., None], ...] = (
-    *(demo, up, migrate, worker, submit, validate, status, watch, explain),
+    *(demo, up, migrate, worker, api, submit, validate, status, watch, explain),
     *(pause, resume, cancel, signal, answer, retry),
     *(events, replay, verify, partitions, publish),
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,25 +11,9 @@ from processors.cli import output
 from processors.cli.exits import Code, NotFound, run
 
 if TYPE_CHECKING:
-    from aggregates.execution_state import Execution
-    from streams.logs.postgres import PostgresLog
-    from streams.message import Event
+    from processors.moments import Moment
 
 TASKS_SHOWN = 40
-
-
-@dataclass(slots=True)
-class Moment:
-    """How far to fold: up to a position, up to a time, or everything."""
-
-    position: int | None = None
-    time: datetime | None = None
-
-    def includes(self, event: Event) -> bool:
-        """Whether the event had happened then."""
-        if self.position is not None:
-            return event.position <= self.position
-        return self.time is None or datetime.fromisoformat(event.time) <= self.time
 
 
 def replay(
@@ -55,9 +37,13 @@ def replay(
     async def fold() -> tuple[dict[str, Any], list[str]]:
         from processors.cli.checks import differences
         from processors.cli.engine import reading
+        from processors.moments import Unheard, state_at
 
         async with reading() as log:
-            found = await folded(log, execution, moment)
+            try:
+                found = await state_at(log, execution, moment)
+            except Unheard as error:
+                raise NotFound(str(error)) from None
             return found, await differences(log, found) if check else []
 
     state, wrong = run(fold, as_json=as_json)
@@ -73,19 +59,9 @@ def replay(
         typer.echo("The read models say the same.")
 
 
-async def folded(log: PostgresLog, execution: str, moment: Moment) -> dict[str, Any]:
-    """The execution's state at a moment, described; raises NotFound."""
-    from processors.history import folded as steps
-
-    state, last, count = None, None, 0
-    async for event, after in steps(log, execution, moment.includes):
-        state, last, count = after, event, count + 1
-    if state is None or last is None:
-        raise NotFound(f"There are no events of the execution {execution} up to then.")
-    return _described(state, last, count)
-
-
 def _moment(at: str | None) -> Moment:
+    from processors.moments import Moment
+
     if at is None:
         return Moment()
     if at.isdecimal():
@@ -97,37 +73,6 @@ def _moment(at: str | None) -> Moment:
             f"--at is a position or a time such as 2026-01-31T12:00Z: {at!r}"
         ) from None
     return Moment(time=time if time.tzinfo else time.replace(tzinfo=UTC))
-
-
-def _described(state: Execution, last: Event, count: int) -> dict[str, Any]:
-    from aggregates.execution_state import TASK_STATUSES
-
-    plan = state.plan
-    ids = plan.ids if plan else ()
-    statuses = [TASK_STATUSES[status] for status in state.task_status]
-    return {
-        "execution_id": state.id,
-        "workflow_id": state.workflow_id,
-        "revision": state.revision,
-        "status": state.status,
-        "phase": state.phase,
-        "phases": plan.phases if plan else 0,
-        "partition": last.partition,
-        "position": last.position,
-        "version": last.version,
-        "time": last.time,
-        "events": count,
-        "counts": dict(Counter(statuses)),
-        "tasks": [
-            {
-                "task_id": task_id,
-                "status": statuses[task],
-                "attempt": state.attempts[task],
-                "agent": state.agents.get(task),
-            }
-            for task, task_id in enumerate(ids)
-        ],
-    }
 
 
 def _show(state: dict[str, Any]) -> None:

@@ -23,11 +23,18 @@ def up(
     factor: float = typer.Option(
         0.0, min=0.0, help="Simulated tasks sleep their `duration` times this."
     ),
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65_535, help="Where the API answers (AGENTCORE_API_PORT, 8002); 0 is any."
+        ),
+    ] = None,
+    api: bool = typer.Option(True, "--api/--no-api", help="Serve the HTTP interface."),
     data: Annotated[
         Path | None, typer.Option(help="Data directory of the embedded servers (AGENTCORE_HOME).")
     ] = None,
 ) -> None:
-    """Run the engine here until Ctrl-C: servers, schema, processors; then exit 0.
+    """Run the engine here until Ctrl-C: servers, schema, processors, the API; then exit 0.
 
     Without DATABASE_URL and REDIS_URL it brings its own PostgreSQL and Redis, whose data is still
     there the next time. Other commands on this machine find it by themselves.
@@ -41,6 +48,12 @@ def up(
         from processors.settings import read_settings
 
         settings = read_settings()
+        if port is not None:
+            settings = settings.model_copy(update={"api_port": port})
+        if api:
+            from processors.api.server import listen
+
+            listen(settings.api_host, settings.api_port).close()  # before anything is started
         configure_quiet(settings.log_level)
         directory = data.expanduser().absolute() if data else home(settings)
         if settings.addresses is None:
@@ -48,14 +61,17 @@ def up(
         addresses = stack.enter_context(servers(settings, directory))
         if settings.addresses is None:
             stack.enter_context(announce(directory, addresses))
-        run(lambda: _stay(settings, addresses, agents, factor), stop_is_success=True)
+        run(lambda: _stay(settings, addresses, agents, factor, api), stop_is_success=True)
 
 
-async def _stay(settings: Settings, addresses: Addresses, agents: int, factor: float) -> None:
+async def _stay(
+    settings: Settings, addresses: Addresses, agents: int, factor: float, api: bool
+) -> None:
     from processors.local_engine import processes
 
     pool = ("agents", ("agents", "--per-role", str(agents), "--factor", str(factor)))
-    more = [pool] if agents else []
+    gateway = ("api", ("api", "--host", settings.api_host, "--port", str(settings.api_port)))
+    more = ([gateway] if api else []) + ([pool] if agents else [])
     try:
         async with processes(settings, addresses, more=more, report=output.note) as supervisor:
             _greet(settings, addresses, agents)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from processors.cli import output
 from processors.cli.exits import Code, explained
 from processors.cli.files import Source, read_sources
-
-if TYPE_CHECKING:
-    from aggregates.plan import Plan
 
 PATH_TASKS_SHOWN = 6
 
@@ -69,30 +66,12 @@ def _result(result: dict[str, Any]) -> Any:
 def _check(source: Source) -> dict[str, Any]:
     from aggregates.plan import plan
     from aggregates.problem import Refused
+    from processors.plan_summary import summary
 
     try:
-        return _described(plan(source.check()))
+        return summary(plan(source.check()))
     except Refused as refused:
         return {"problem": refused.problem()}
-
-
-def _described(drawn: Plan) -> dict[str, Any]:
-    return {
-        "name": drawn.definition.name,
-        "version": drawn.definition.version,
-        "pattern": drawn.definition.orchestration_pattern,
-        "digest": drawn.definition.digest,
-        "roles": list(drawn.roles),
-        "tasks": len(drawn.ids),
-        "edges": drawn.edges,
-        "phases": drawn.phases,
-        "widest_phase": max(drawn.phase_sizes, default=0),
-        "critical_path": {
-            "seconds": round(drawn.critical_path_seconds, 6),
-            "tasks": drawn.critical_path_tasks,
-            "ids": list(drawn.critical_path),
-        },
-    }
 
 
 def _show(plans: list[dict[str, Any]]) -> None:

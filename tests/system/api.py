@@ -23,3 +23,8 @@ async def api(addresses: Addresses, **given: Any) -> AsyncIterator[httpx.AsyncCl
         httpx.AsyncClient(transport=transport, base_url="http://api") as client,
     ):
         yield client
+
+
+def at(written: httpx.Response) -> dict[str, str]:
+    """The parameter with which a read sees this write."""
+    return {"min_position": written.headers["X-Position"]}

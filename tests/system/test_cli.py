@@ -128,7 +128,7 @@ def nothing_is_left(where: Place) -> None:
 @contextmanager
 def engine(where: Place, agents: int = 2) -> Iterator[subprocess.Popen[str]]:
     """A running `up` with simulated agents; stopped with SIGINT at the end, if it still runs."""
-    with where.started("up", "--agents", str(agents)) as process:
+    with where.started("up", "--port", "0", "--agents", str(agents)) as process:
         read_until(process, "Ctrl-C stops everything")
         yield process
         if process.poll() is None:

@@ -17,7 +17,7 @@ from processors.cli.app import app
 from processors.cli.files import FILE_BYTES_MAX
 
 COMMANDS = (
-    *("demo", "up", "migrate", "worker", "submit", "validate", "status", "watch", "explain"),
+    *("demo", "up", "migrate", "worker", "api", "submit", "validate", "status", "watch", "explain"),
     *("pause", "resume", "cancel", "signal", "answer", "retry"),
     *("events", "replay", "verify", "partitions", "publish", "bench"),
 )

@@ -2,7 +2,17 @@
 
 from fastapi import APIRouter
 
+from processors.api.routes.agents import router as agents
+from processors.api.routes.dead_letters import router as dead_letters
+from processors.api.routes.executions import router as executions
 from processors.api.routes.health import router as health
+from processors.api.routes.history import router as history
+from processors.api.routes.outcomes import router as outcomes
+from processors.api.routes.projections import router as projections
+from processors.api.routes.steering import router as steering
 from processors.api.routes.workflows import router as workflows
 
-ROUTERS: tuple[APIRouter, ...] = (workflows, health)
+ROUTERS: tuple[APIRouter, ...] = (
+    *(workflows, executions, history, steering),
+    *(agents, dead_letters, projections, outcomes, health),
+)

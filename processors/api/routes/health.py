@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from processors.api.answers import json
-from processors.api.gateway import AWAY, At, Gateway
+from processors.api.gateway import At, Gateway
+from processors.api.trouble import AWAY
 from processors.probes import CONTENT_TYPE
 
 READY_S_MAX = 2.0  # a server that takes longer is not ready
