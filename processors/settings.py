@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from processors.access.settings import AccessSettings
 from streams.partition import PARTITIONS_DEFAULT, PARTITIONS_MAX
 
 LEASE_S_DEFAULT = 5.0  # a dead worker's partitions are taken over after about so long
@@ -40,7 +41,7 @@ class Addresses(NamedTuple):
         return {"DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
 
 
-class Settings(BaseSettings):
+class Settings(AccessSettings):
     """DATABASE_URL and REDIS_URL (both, or neither for embedded servers), and AGENTCORE_…"""
 
     model_config = SettingsConfigDict(

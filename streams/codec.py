@@ -21,11 +21,15 @@ SPEC_VERSION = "1.0"
 
 COMMAND_BYTES_MAX = 12 * 1024 * 1024  # a definition of 8 MiB, sealed, and its envelope
 ID_BYTES_MAX = 200
+TOKEN_CHARS_MAX = 8_192
 REPLY_PREFIX = "replies:"
 """Outcomes are sent to streams of this prefix only, so that no command writes elsewhere."""
 
 TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """Tenants are part of stream keys, so nothing in them may end or widen a key."""
+
+_TOKEN = re.compile(rb"""(token["']?\s*[:=]\s*["']?)[\w-]{4,}\.[\w-]+\.[\w-]*""")
+"""A JSON Web Token where an envelope, or what was meant to be one, has it."""
 
 _TEXTS = ("type", "subject", "id")
 _OPTIONAL_TEXTS = (
@@ -115,10 +119,23 @@ def encode_command(command: Command) -> bytes:
         ("replyto", command.reply_to),
         ("time", command.time),
         ("expectedversion", command.expected),
+        ("token", command.token),
     ):
         if value is not None:
             envelope[name] = value
     return orjson.dumps(envelope)
+
+
+def stamped(raw: bytes, token: str | None) -> bytes:
+    """An encoded command with the token of whoever gives it, put in at the last moment."""
+    if token is None:
+        return raw
+    return b'%b,"token":%b}' % (raw[:-1], orjson.dumps(token))
+
+
+def redacted(raw: bytes) -> bytes:
+    """What may be kept of a command's bytes: not its token, whether they are JSON or not."""
+    return _TOKEN.sub(rb"\1***", raw) if b"token" in raw else raw
 
 
 def decode_command(raw: bytes) -> Command:
@@ -154,6 +171,9 @@ def decode_command(raw: bytes) -> Command:
     expected = get("expectedversion")
     if expected is not None and type(expected) is not int:
         raise Poison("INVALID_TYPE: `expectedversion` is the version of an aggregate, a number.")
+    token = get("token")
+    if token is not None and (type(token) is not str or len(token) > TOKEN_CHARS_MAX):
+        raise Poison(f"INVALID_VALUE: `token` is a text of up to {TOKEN_CHARS_MAX:,} characters.")
     return Command(
         name,
         kind,
@@ -168,6 +188,7 @@ def decode_command(raw: bytes) -> Command:
         reply_to,
         get("time"),
         expected,
+        token,
     )
 
 

@@ -31,6 +31,10 @@ class Command:
     time: str | None = None
     expected: int | None = None
     """The version that the aggregate must have; None takes any."""
+    token: str | None = field(default=None, repr=False)
+    """Says who commands; never stored, and gone once the command is admitted."""
+    task_roles: frozenset[str] | None = None
+    """Whose tasks the sender may answer; None is no bound. Known once the command is admitted."""
 
     @property
     def subject(self) -> str:

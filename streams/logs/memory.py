@@ -8,6 +8,7 @@ from datetime import datetime
 from itertools import islice
 
 from streams.chain import seal
+from streams.codec import redacted
 from streams.log import (
     WRITER,
     CommitRow,
@@ -230,4 +231,5 @@ class MemoryLog:
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep what could not be handled."""
         for letter in letters:
-            self.dead_letters.setdefault((letter.kind, letter.source, letter.entry), letter)
+            kept = letter._replace(raw=redacted(letter.raw))
+            self.dead_letters.setdefault((kept.kind, kept.source, kept.entry), kept)

@@ -12,6 +12,7 @@ import asyncpg
 import orjson
 
 from streams.chain import seal
+from streams.codec import redacted
 from streams.log import (
     RAW_BYTES_MAX,
     CommitRow,
@@ -357,7 +358,8 @@ def _kept(letter: DeadLetter) -> tuple[bytes, int]:
     """What is kept of its bytes, and how many there were; what is sealed was cut before."""
     if letter.size is not None:
         return letter.raw, letter.size
-    return letter.raw[:RAW_BYTES_MAX], len(letter.raw)
+    raw = redacted(letter.raw)
+    return raw[:RAW_BYTES_MAX], len(raw)
 
 
 def _commit(row: Any) -> CommitRow:

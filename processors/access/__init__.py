@@ -1,0 +1,1 @@
+"""Who may do what: principals, the table of roles, tokens, and what the engine admits."""
