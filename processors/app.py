@@ -15,6 +15,8 @@ from typing import Any
 
 from uuid_utils import uuid7
 
+from processors.access.admission import admission
+from processors.access.own import engine_shown, nothing
 from processors.allocation.directory import Directory
 from processors.allocation.states import ReadModel
 from processors.allocation.watch import Watch
@@ -54,6 +56,7 @@ class Worker:
         self.log = PostgresLog(addresses.database_url)
         self.bus = Bus(addresses.redis_url)
         self.keys = keyring_of(settings, self.log)
+        self.engine = engine_shown(settings)
         self.feeds: list[tuple[CommandFeed | EventFeed, Any]] = []
         wanted = set(roles)
         if "commands" in wanted:
@@ -68,7 +71,13 @@ class Worker:
 
     def _commands(self) -> tuple[CommandFeed, CommandProcessor]:
         processor = CommandProcessor(
-            self.log, self.bus, self._leases(WRITER), lambda: datetime.now(UTC), 0, keys=self.keys
+            self.log,
+            self.bus,
+            self._leases(WRITER),
+            lambda: datetime.now(UTC),
+            0,
+            keys=self.keys,
+            admission=admission(self.settings),
         )
         inbox = Inbox(self.log, self.bus, 0, self.name, self.keys)
         return CommandFeed(processor, inbox), processor
@@ -81,13 +90,14 @@ class Worker:
             cursor = leases.held.get(partition)
             return None if cursor is None else cursor.epoch
 
-        sender = TaskSender(self.log, self.bus, 0, directory, epoch_of)
+        token = self.engine or nothing
+        sender = TaskSender(self.log, self.bus, 0, directory, epoch_of, token)
         watch = Watch(directory, states, sender)
         loop = ProcessManager(Roster(MANAGERS), self.log, sender, leases, 0, _now, watch)
         return EventFeed(MANAGERS_TOPIC, loop, self.log, self.bus), loop
 
     def _projections(self) -> tuple[EventFeed, Projector]:
-        carrier = LetterCarrier(self.log, self.bus, self.keys)
+        carrier = LetterCarrier(self.log, self.bus, self.keys, self.engine)
         leases = self._leases(PROJECTIONS_TOPIC)
         projector = Projector(PROJECTIONS, self.log, leases, 0, carrier=carrier)
         return EventFeed(PROJECTIONS_TOPIC, projector, self.log, self.bus), projector

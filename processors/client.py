@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from uuid_utils import uuid7
 
 from aggregates.problem import Refused
+from processors.access.own import nothing, shown, tenant_of
 from processors.keys import exported_keyring, keyring_of
 from processors.replies import decode_outcome
 from processors.sealing import sealed
@@ -29,7 +30,7 @@ from streams.codec import COMMAND_BYTES_MAX, REPLY_PREFIX, encode_command
 from streams.ending import end
 from streams.log import LogUnavailable
 from streams.logs.postgres import PostgresLog
-from streams.message import Command, Outcome
+from streams.message import DEFAULT_TENANT, Command, Outcome
 from streams.partition import COMMANDS_INBOX, commands_key, partition_of
 
 TIMEOUT_S = 30.0  # a healthy engine answers in milliseconds; a fail-over takes about a lease
@@ -60,7 +61,8 @@ class Client:
     def __init__(
         self, addresses: Addresses, actor: str = "cli", settings: Settings | None = None
     ) -> None:
-        """`settings` say which keys seal what is sent; without, it is sent as it is."""
+        """`settings` say which keys seal what is sent, and which token is shown with it."""
+        self.token = nothing if settings is None else shown(settings)
         self.actor = actor
         self.bus = Bus(addresses.redis_url)
         self._addresses = addresses
@@ -122,8 +124,8 @@ class Client:
 
         What is published while a batch is under way goes together as the next one.
         """
-        command = await self._sealed(command)
-        message = encode_command(replace(command, actor=command.actor or self.actor))
+        command = await self._sealed(self._named(command))
+        message = encode_command(command)
         if len(message) > COMMAND_BYTES_MAX:
             detail = (
                 f"The command has {len(message):,} bytes; at most {COMMAND_BYTES_MAX:,} may be."
@@ -137,7 +139,7 @@ class Client:
 
     async def call(self, command: Command, timeout_s: float = TIMEOUT_S) -> Outcome:
         """Publish a command and wait for its outcome; raises Rejected, NoAnswer or BusFull."""
-        command = await self._sealed(replace(command, reply_to=self._replies))
+        command = await self._sealed(self._named(replace(command, reply_to=self._replies)))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         answer: asyncio.Future[Outcome] = loop.create_future()
@@ -167,6 +169,13 @@ class Client:
         if refused is not None and refusals == attempts:
             raise refused
         raise NoAnswer(f"No outcome of {command.type} {command.subject} came in {timeout_s:g} s.")
+
+    def _named(self, command: Command) -> Command:
+        """The command with who gives it: whose token it shows, of which tenant."""
+        token, tenant = command.token or self.token(), command.tenant
+        if token is not None and tenant == DEFAULT_TENANT:
+            tenant = tenant_of(token) or tenant  # for its keys; the engine asks the token itself
+        return replace(command, actor=command.actor or self.actor, token=token, tenant=tenant)
 
     async def _sealed(self, command: Command) -> Command:
         """The command with its payloads sealed; one that is sealed stays the same."""

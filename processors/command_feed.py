@@ -44,6 +44,8 @@ class CommandFeed(LeasedFeed):
     async def start(self) -> None:
         """Check Redis, take the first leases, and move what strangers publish."""
         await self.processor.bus.open()
+        if self.processor.admission is not None:
+            await self.processor.admission.start()
         await super().start()
         self.inbox.partitions = self.partitions
         self._moving = asyncio.create_task(self.inbox.run(), name="inbox")
@@ -52,6 +54,8 @@ class CommandFeed(LeasedFeed):
         """Move nothing more, finish what is in hand, and hand the leases over."""
         await end(self._moving)
         await super().stop()
+        if self.processor.admission is not None:
+            await self.processor.admission.stop()
 
     def opened(self, partition: int) -> None:
         """Read on from the partition's durable offset."""

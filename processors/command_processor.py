@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from processors import partition_loading as state
+from processors.access.admission import Admission
 from processors.blueprints import Blueprints
 from processors.command_counters import Counters
 from processors.decide import decide_batch
@@ -54,6 +55,8 @@ class CommandProcessor:
     names: Vocabulary = field(default_factory=Vocabulary)
     keys: Keyring | None = None
     """Seals what comes in clear; None seals nothing."""
+    admission: Admission | None = None
+    """Whom it asks whether a command may be; None admits all of them as they are."""
     counters: Counters = field(default_factory=Counters)
     parts: dict[int, PartitionState] = field(default_factory=dict)
     careful: dict[int, int] = field(default_factory=dict)
@@ -151,7 +154,14 @@ class CommandProcessor:
         batches = [(part, entries) for part, entries in batches if part.valid]
         now = self.clock()
         decided = await decide_batch(
-            self.log, self.names, self.plans, batches, now, self.partitions, self.keys
+            self.log,
+            self.names,
+            self.plans,
+            batches,
+            now,
+            self.partitions,
+            self.keys,
+            self.admission,
         )
         for one in decided:
             self.counters.commands += len(one.share.commands)

@@ -18,6 +18,8 @@ import structlog
 from aggregates.decider import Reference
 from aggregates.problem import Refused, bounded
 from aggregates.workflow import WorkflowArchived, WorkflowCreated, WorkflowRevised
+from processors.access.admission import Admission, not_theirs
+from processors.access.principal import Unauthenticated
 from processors.blueprints import Blueprints, attach
 from processors.decided import Decided, conflict, quarantine
 from processors.partition_loading import Unreadable, load
@@ -55,8 +57,11 @@ async def decide_batch(
     now: datetime,
     partitions: int,
     keys: Keyring | None = None,
+    admission: Admission | None = None,
 ) -> list[Decided]:
     """Decide the entries of several partitions; states and heads move ahead at once.
+
+    Where there is an admission, it says whose the commands are and refuses what may not be.
 
     With EVENTS_MAX events the batch is full: the entries behind, and whole partitions that are not
     among what is returned, are for the next one.
@@ -73,7 +78,10 @@ async def decide_batch(
             incarnation=part.cursor.incarnation,
         )
         decided = Decided(part, share, entries)
-        commands = _read(decided, names, partitions)
+        commands = _read(decided, names, partitions, admission, now)
+        if admission is not None and await admission.renewed():
+            decided.letters.clear()
+            commands = _read(decided, names, partitions, admission, now)
         if keys is not None:
             decided.came_clear = await settle(keys, commands)
         work.append((decided, commands))
@@ -111,9 +119,17 @@ async def decide_batch(
     return done
 
 
-def _read(decided: Decided, names: Vocabulary, partitions: int) -> list[Typed]:
-    """The commands among the entries; what is none goes to the dead letters."""
+def _read(
+    decided: Decided,
+    names: Vocabulary,
+    partitions: int,
+    admission: Admission | None,
+    now: datetime,
+) -> list[Typed]:
+    """The commands among the entries; what is none, or nobody's, goes to the dead letters."""
     commands: list[Typed] = []
+    refused: Refused | None = None
+    seconds = now.timestamp()
     partition = decided.share.partition
     for place, (entry, raw) in enumerate(decided.entries):
         try:
@@ -125,9 +141,14 @@ def _read(decided: Decided, names: Vocabulary, partitions: int) -> list[Typed]:
                     f"WRONG_PARTITION: {subject} belongs to partition {own};"
                     " whoever cannot compute it publishes to the stream `commands`."
                 )
-        except Poison as error:
+            if admission is not None:
+                refused = admission.admit(command, seconds)
+        except (Poison, Unauthenticated) as error:
             key = commands_key(partition)
             decided.letters.append(DeadLetter("command", key, entry, bounded(str(error)), raw))
+            continue
+        if refused is not None:
+            commands.append((place, command, subject, refused))
             continue
         try:
             commands.append((place, command, subject, names.command(command)))
@@ -184,6 +205,10 @@ def _decide(decided: Decided, one: Typed, now: datetime, stamp: str, keys: Keyri
             raise Refused("FOREIGN_TENANT", f"{subject} is not of the tenant {command.tenant}.")
         if held.unreadable:
             raise Unreadable(held.unreadable)
+        if command.task_roles is not None and (
+            foreign := not_theirs(held.state, typed, command.task_roles)
+        ):
+            raise foreign
         if command.expected is not None and command.expected != held.version:
             detail = f"{subject} is at version {held.version:,}, not {command.expected:,}."
             raise Refused("VERSION_CONFLICT", detail, version=held.version)

@@ -13,10 +13,11 @@ from typing import Any
 import orjson
 import structlog
 
+from processors.access.own import SignedTokens
 from processors.agents.wire import COMPENSATION, decode_assignment
 from processors.sealing import open_raw
 from streams.bus import Bus, BusUnavailable
-from streams.codec import Poison, decode_command, encode_command
+from streams.codec import Poison, decode_command, encode_command, stamped
 from streams.ending import end
 from streams.log import LogUnavailable
 from streams.logs.postgres import UNREACHABLE, PostgresLog
@@ -32,7 +33,7 @@ IDLE_S = 1.0  # between two looks where nothing is due
 PUBLISH_S = 1.5  # less than PostgreSQL allows a transaction to be idle
 
 DUE = """
-SELECT dead_letter_id, kind, status, source, raw, raw_bytes, tries, decided_why, decided_by
+SELECT dead_letter_id, kind, status, source, raw, raw_bytes, tries, decided_why, decided_by, tenant
 FROM dead_letters WHERE due ORDER BY decided_at LIMIT $1 FOR UPDATE SKIP LOCKED
 """
 """What was decided and is not done yet, held until it is."""
@@ -55,6 +56,8 @@ class LetterCarrier:
     log: PostgresLog
     bus: Bus
     keys: Keyring | None = None
+    engine: SignedTokens | None = None
+    """Signs for what was admitted before; None where nobody asks for tokens."""
     carried: int = 0
     _carrying: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -105,18 +108,31 @@ class LetterCarrier:
             letter = row["dead_letter_id"]
             logger.warning("dead_letter_not_opened", letter=letter, reason=str(error))
             return None
-        return _again(row, raw, partitions)
+        return _again(row, raw, partitions, self.engine)
 
 
-def _again(row: Any, raw: bytes, partitions: int) -> tuple[str, bytes] | None:
-    """Stream and bytes of what is to be given again; None where nothing can be."""
+def _again(
+    row: Any, raw: bytes, partitions: int, engine: SignedTokens | None = None
+) -> tuple[str, bytes] | None:
+    """Stream and bytes of what is to be given again; None where nothing can be.
+
+    What has a tenant was admitted once, as that tenant's, and is so again. What has none never was:
+    it goes as it came, without a token, and is refused again where tokens are asked for.
+    """
+    token = None
+    if engine is not None and row["tenant"] is not None:
+        token = engine.of(row["tenant"])
     if row["kind"] == "command":
         try:
-            return commands_key(partition_of(decode_command(raw).root, partitions)), raw
+            command = decode_command(raw)
         except Poison:  # perhaps a newer version of the engine understands it, where it was
             return row["source"], raw
-    if row["kind"] == "task" and (command := _task_again(row, raw)):
-        return commands_key(partition_of(command.root, partitions)), encode_command(command)
+        command.token = None  # what was kept of it is no token
+        key = commands_key(partition_of(command.root, partitions))
+        return key, raw if token is None else stamped(encode_command(command), token)
+    if row["kind"] == "task" and (again := _task_again(row, raw)):
+        key = commands_key(partition_of(again.root, partitions))
+        return key, stamped(encode_command(again), token)
     logger.warning("dead_letter_not_retried", letter=row["dead_letter_id"], kind=row["kind"])
     return None
 

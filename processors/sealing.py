@@ -16,6 +16,7 @@ import orjson
 from aggregates.definition import Definition
 from aggregates.problem import Refused
 from processors.payloads import COMMANDS, DOCUMENT, TYPED, is_clear, open_, seal
+from streams.codec import redacted
 from streams.log import RAW_BYTES_MAX, DeadLetter
 from streams.message import Command
 from streams.sealing.keyring import Keyring
@@ -142,7 +143,8 @@ async def seal_letters(keys: Keyring | None, letters: Sequence[DeadLetter]) -> l
         return list(letters)
     fresh = []
     for letter in letters:
-        raw = letter.raw[:RAW_BYTES_MAX]
+        whole = redacted(letter.raw)
+        raw = whole[:RAW_BYTES_MAX]
         try:
             sealer = await keys.any_sealer(letter.tenant)
         except Unopenable:
@@ -150,7 +152,7 @@ async def seal_letters(keys: Keyring | None, letters: Sequence[DeadLetter]) -> l
         else:
             token = sealer.seal(raw, f"dead_letter/{letter.id}", "raw")
             raw = orjson.dumps(wrap(token) | {"tenant": sealer.tenant})
-        fresh.append(letter._replace(raw=raw, size=len(letter.raw)))
+        fresh.append(letter._replace(raw=raw, size=len(whole)))
     return fresh
 
 

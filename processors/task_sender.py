@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from processors.access.own import Shown, nothing
 from processors.agents.wire import Assignment, encode_assignment
 from processors.allocation.candidate import HALF_OPEN
 from processors.allocation.directory import Directory
@@ -16,7 +17,7 @@ from processors.allocation.need import Need
 from processors.allocation.pushes import Pushes
 from processors.managers.manager import Ask, Effect, OnTrial, Recheck, Send, Settled, Withdraw
 from streams.bus import Bus
-from streams.codec import encode_command
+from streams.codec import encode_command, stamped
 from streams.log import Log
 from streams.partition import commands_key, partition_of, tasks_key, withdrawn_channel
 
@@ -41,6 +42,8 @@ class TaskSender:
     partitions: int
     directory: Directory | None = None
     epoch_of: Callable[[int], int | None] = lambda partition: 0
+    token: Shown = nothing
+    """What the engine shows with its own commands."""
     asked: int = 0
     asked_again: int = 0
     withdrawn: int = 0
@@ -66,7 +69,7 @@ class TaskSender:
                     self.asked += 1
                 case Send(command):
                     key = commands_key(partition_of(command.root, self.partitions))
-                    out[key].append(encode_command(command))
+                    out[key].append(stamped(encode_command(command), self.token()))
                 case Settled(assignment) if pushes is not None:
                     pushes.settle(assignment.message_id)
                     over = True
@@ -79,7 +82,7 @@ class TaskSender:
                 case OnTrial(command) if self.directory is not None:
                     if self.directory.circuit(command.root) == HALF_OPEN:
                         key = commands_key(partition_of(command.root, self.partitions))
-                        out[key].append(encode_command(command))
+                        out[key].append(stamped(encode_command(command), self.token()))
                 case Recheck():
                     checks.append(effect)
         if checks and (lost := await self._lost.among(checks)):

@@ -42,7 +42,9 @@ def claims(**changed: Any) -> dict[str, Any]:
     return {name: value for name, value in (usual | changed).items() if value is not None}
 
 
-def encoded(said: dict[str, Any], key: Any = SECRET, algorithm: str = "HS256", **header: Any) -> str:
+def encoded(
+    said: dict[str, Any], key: Any = SECRET, algorithm: str = "HS256", **header: Any
+) -> str:
     return jwt.encode(said, key, algorithm=algorithm, headers=header or None)
 
 

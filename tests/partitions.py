@@ -10,6 +10,7 @@ from typing import Any
 from aggregates import DECIDERS
 from aggregates.decider import Decider
 from processors import commands, partition_loading
+from processors.access.admission import Admission
 from processors.blueprints import Blueprints
 from processors.decide import decide_batch
 from processors.decided import Decided
@@ -43,6 +44,7 @@ class Owner:
         self.plans = Blueprints(self.log)
         self.part: PartitionState = None  # type: ignore[assignment]
         self.entries = 0
+        self.admission: Admission | None = None
 
     async def take(self) -> Owner:
         """Take the partition under a new epoch and read it from the log, as after a restart."""
@@ -60,7 +62,13 @@ class Owner:
             raw = one if isinstance(one, bytes) else encode_command(one)
             batch.append((f"{self.entries}-0", raw))
         [decided] = await decide_batch(
-            self.log, self.names, self.plans, [(self.part, batch)], NOW, self.partitions
+            self.log,
+            self.names,
+            self.plans,
+            [(self.part, batch)],
+            NOW,
+            self.partitions,
+            admission=self.admission,
         )
         return decided
 

@@ -14,6 +14,7 @@ from typing import Self
 
 import structlog
 
+from processors.access.own import Shown, nothing
 from processors.agents.agent import Agent, Pool, Pushed, Role
 from processors.agents.claims import LEASE_S, LEASE_S_MIN, Claims
 from processors.agents.desk import Desk
@@ -42,6 +43,9 @@ class AgentHost:
     """Runs agents; `name` is its own among all live hosts, and the same after a restart.
 
     `keys` seal what the agents say, and open what they are told; without, both stay as they are.
+    `token` is what it shows with its answers, asked whenever some are sent; it speaks for all of
+    its agents, and as `@name` where it is the host itself that gives a task up.
+
     After `lease_s` without a sign of life others take over its tasks: a handler that holds the
     event loop up for longer loses them.
     """
@@ -54,6 +58,7 @@ class AgentHost:
         name: str,
         lease_s: float = LEASE_S,
         keys: Keyring | None = None,
+        token: Shown = nothing,
     ) -> None:
         if lease_s < LEASE_S_MIN:
             raise ValueError(f"The lease of a task is at least {LEASE_S_MIN} s, not {lease_s:g} s.")
@@ -64,7 +69,7 @@ class AgentHost:
         self._sure_s = lease_s / 2
         roles = _roles(self.agents)
         pools = {pool for role in roles for pool in role.pools}
-        self._outbox = outbox = Outbox(self.bus, name, self._sure_s)
+        self._outbox = outbox = Outbox(self.bus, name, self._sure_s, token)
         self._envelopes = Envelopes(keys, {agent.tenant for agent in self.agents})
         self._desk = desk = Desk(name, outbox, pools, self._envelopes)
         self._reader = Reader(self.bus, name, roles, outbox, desk.take)

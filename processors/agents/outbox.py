@@ -20,7 +20,10 @@ from typing import Any
 import structlog
 from redis.exceptions import NoScriptError, RedisError
 
+from processors.access.own import Shown, nothing
 from streams.bus import Bus
+from streams.codec import stamped
+from streams.partition import COMMANDS_INBOX
 
 logger = structlog.get_logger(__name__)
 
@@ -80,21 +83,36 @@ class Batch:
     since: float = inf
     """When it was certain last, of all its entries, that they are this host's."""
 
-    def arguments(self, owner: str) -> list[Any]:
-        """Of the script: how many keys, the keys, and what belongs to each."""
+    def arguments(self, owner: str, token: str | None = None) -> list[Any]:
+        """Of the script: how many keys, the keys, and what belongs to each.
+
+        Commands get the token.
+        """
         arguments: list[Any] = [len(self.messages) + len(self.entries)]
         arguments += [*self.messages, *self.entries, owner, len(self.messages)]
-        for values in (*self.messages.values(), *self.entries.values()):
-            arguments.append(len(values))
-            arguments += values
+        for stream, messages in self.messages.items():
+            arguments.append(len(messages))
+            if token is not None and _are_commands(stream):
+                arguments += [stamped(message, token) for message in messages]
+            else:
+                arguments += messages
+        for entries in self.entries.values():
+            arguments.append(len(entries))
+            arguments += entries
         return arguments
+
+
+def _are_commands(stream: str | bytes) -> bool:
+    name = stream if isinstance(stream, str) else stream.decode()
+    return name == COMMANDS_INBOX or name.startswith(f"{COMMANDS_INBOX}:")
 
 
 class Outbox:
     """The one way out of a host; everything that became ready meanwhile goes in one call."""
 
-    def __init__(self, bus: Bus, name: str, sure_s: float) -> None:
+    def __init__(self, bus: Bus, name: str, sure_s: float, token: Shown = nothing) -> None:
         """`sure_s`: for so long nobody else can have taken an entry over."""
+        self._token = token
         self._bus = bus
         self._name = name
         self._sure_s = sure_s
@@ -173,7 +191,7 @@ class Outbox:
         line, clock, wait_s = self._bus.line, asyncio.get_running_loop().time, RETRY_S
         while True:
             sure = clock() - batch.since < self._sure_s
-            arguments = batch.arguments("" if sure else self._name)
+            arguments = batch.arguments("" if sure else self._name, self._token())
             try:
                 try:
                     await line.one(b"EVALSHA", SETTLE_DIGEST, *arguments)

@@ -11,13 +11,14 @@ from typing import Any
 import structlog
 from uuid_utils import uuid7
 
+from processors.access.own import Shown, nothing
 from processors.agents.agent import Agent
 from processors.agents.claims import LEASE_S
 from processors.agents.host import AgentHost
 from processors.agents.wire import BINDING, EXTENSION
 from processors.keys import exported_keyring
 from streams.bus import Bus, BusUnavailable
-from streams.codec import encode_command
+from streams.codec import encode_command, stamped
 from streams.message import Command
 from streams.partition import COMMANDS_INBOX, commands_key, partition_of, tasks_key
 from streams.sealing.keyring import Keyring
@@ -59,7 +60,9 @@ def card(agent: Agent) -> dict[str, Any]:
     }
 
 
-async def register(bus: Bus, agents: Iterable[Agent], partitions: int | None = None) -> None:
+async def register(
+    bus: Bus, agents: Iterable[Agent], partitions: int | None = None, token: Shown = nothing
+) -> None:
     """Publish a RegisterAgent for each; to the inbox where the number of partitions is unknown."""
     commands: dict[str, list[bytes]] = {}
     for agent in agents:
@@ -84,7 +87,7 @@ async def register(bus: Bus, agents: Iterable[Agent], partitions: int | None = N
         key = COMMANDS_INBOX
         if partitions is not None:
             key = commands_key(partition_of(agent.agent_id, partitions))
-        commands.setdefault(key, []).append(encode_command(command))
+        commands.setdefault(key, []).append(stamped(encode_command(command), token()))
     await bus.append(commands)
 
 
@@ -96,17 +99,19 @@ async def run_agents(
     partitions: int | None = None,
     lease_s: float = LEASE_S,
     keys: Keyring | None = None,
+    token: Shown = nothing,
 ) -> None:
     """Register agents and run them until cancelled; `name` tells hosts on one machine apart.
 
-    Without `keys`, those in ORCHESTRATOR_TENANT_KEYS open and seal payloads.
+    Without `keys`, those in ORCHESTRATOR_TENANT_KEYS open and seal payloads. `token` returns what
+    they show where the engine asks for tokens.
     """
     known = keys or exported_keyring(os.environ.get("ORCHESTRATOR_TENANT_KEYS"))
     named = name or gethostname()
-    async with AgentHost(url, agents, name=named, lease_s=lease_s, keys=known) as host:
+    async with AgentHost(url, agents, name=named, lease_s=lease_s, keys=known, token=token) as host:
         while True:
             try:
-                await register(host.bus, host.agents, partitions)
+                await register(host.bus, host.agents, partitions, token)
                 break
             except BusUnavailable as error:
                 logger.warning("agents_not_registered", host=host.name, error=str(error))

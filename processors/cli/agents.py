@@ -16,6 +16,7 @@ from processors.cli import sql
 from processors.cli.exits import run
 
 if TYPE_CHECKING:
+    from processors.access.own import Shown
     from processors.settings import Addresses
     from streams.logs.postgres import PostgresLog
     from streams.sealing.keyring import Keyring
@@ -81,6 +82,8 @@ def agents(
     given = None if roles is None else orjson.loads(roles.read_bytes())
 
     async def work() -> None:
+        from processors.access.own import shown
+        from processors.access.principal import Role
         from processors.cli.logs import configure
         from processors.keys import keyring_of
         from processors.running import find
@@ -93,7 +96,8 @@ def agents(
         log = PostgresLog(addresses.database_url, 1)
         await log.open()
         try:
-            await _serve(log, addresses, given, pool, keyring_of(settings, log))
+            token = shown(settings, roles=[Role.AGENT])
+            await _serve(log, addresses, given, pool, keyring_of(settings, log), token)
         finally:
             await log.close()
 
@@ -106,6 +110,7 @@ async def _serve(
     roles: Sequence[str] | None,
     pool: Pool,
     keys: Keyring | None,
+    token: Shown,
 ) -> None:
     """A host for each batch of new roles, for as long as all hosts run."""
     partitions = await log.partitions()
@@ -118,7 +123,9 @@ async def _serve(
             for at in range(0, len(fresh), ROLES_A_HOST):
                 host = f"{pool.name}-{next(numbers)}"
                 batch = fresh[at : at + ROLES_A_HOST]
-                hosts.create_task(_host(addresses.redis_url, batch, pool, host, partitions, keys))
+                hosts.create_task(
+                    _host(addresses.redis_url, batch, pool, host, partitions, keys, token)
+                )
             known.update(fresh)
             if roles is not None:
                 return  # the group waits for the hosts
@@ -132,6 +139,7 @@ async def _host(
     name: str,
     partitions: int,
     keys: Keyring | None,
+    token: Shown,
 ) -> None:
     from processors.agents import AgentHost, Behaviour, register, simulated_agents
     from streams.bus import Bus
@@ -146,10 +154,10 @@ async def _host(
         bus=bus,
         prefix=pool.name,
     )
-    host = AgentHost(bus, agents, name=name, lease_s=pool.lease_s, keys=keys)
+    host = AgentHost(bus, agents, name=name, lease_s=pool.lease_s, keys=keys, token=token)
     host.start()
     try:
-        await register(host.bus, agents, partitions)
+        await register(host.bus, agents, partitions, token)
         await host.ended()
     finally:
         await host.stop(GRACE_S)

@@ -155,8 +155,9 @@ async def _work(show: Show, addresses: Addresses) -> Summary:
     from processors.cli.submitting import submit_all
     from processors.cli.summary import summarise
     from processors.client import Client
+    from processors.settings import read_settings
 
-    async with Client(addresses, actor="demo") as client:
+    async with Client(addresses, actor="demo", settings=read_settings()) as client:
         progress = Progress(client.log, expected=len(show.sources))
 
         def started(one: Submitted) -> None:

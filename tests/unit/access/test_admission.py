@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
+from aggregates.definition import validate
 from processors.access.admission import Admission, not_theirs
-from processors.access.own import ENGINE_RENEWED_S, EngineTokens
+from processors.access.own import RENEWED_S, SignedTokens
 from processors.access.principal import Unauthenticated
 from streams.codec import TOKEN_CHARS_MAX, Poison, decode_command, encode_command, redacted, stamped
 from streams.message import Command
 from tests.access import ENGINE, NOW, token, tokens
 from tests.executions import done, start, undone
-from tests.flows import ROLE, flow
-from tests.spec import given
+from tests.flows import ROLE, blueprint, document
+from tests.spec import after
 
 
 def command(
@@ -73,7 +74,7 @@ def test_a_command_that_is_none_is_left_to_whoever_knows_all_commands():
 
 def test_the_engine_speaks_as_who_it_says_and_only_where_it_may():
     """Managers act for every tenant; what carries a dead letter does for the letter's only."""
-    engine = EngineTokens(ENGINE, clock=lambda: NOW)
+    engine = SignedTokens(ENGINE, clock=lambda: NOW)
     said = command("TimeOutTask", tenant="acme", actor="deadlines")
     assert admit(said, engine()) is None
     assert (said.tenant, said.actor) == ("acme", "deadlines")
@@ -83,12 +84,12 @@ def test_the_engine_speaks_as_who_it_says_and_only_where_it_may():
 
 def test_the_engine_renews_its_tokens_long_before_they_expire():
     now = [NOW]
-    engine = EngineTokens(ENGINE, clock=lambda: now[0])
+    engine = SignedTokens(ENGINE, clock=lambda: now[0])
     first = engine()
     assert engine() == first
-    now[0] += ENGINE_RENEWED_S
+    now[0] += RENEWED_S
     assert engine() != first
-    assert admit(command("TimeOutTask"), first, now[0] + ENGINE_RENEWED_S - 1) is None
+    assert admit(command("TimeOutTask"), first, now[0] + RENEWED_S - 1) is None
 
 
 # Agents -----------------------------------------------------------------------------------------
@@ -126,8 +127,9 @@ def test_an_agent_registers_itself_and_for_its_roles_only():
 
 def test_an_agent_answers_tasks_of_its_roles_only():
     """F36: whoever asks for it; what is not there is left to the decision."""
-    undoing = {"role": "undoer", "action": "revert"}
-    state = given(EXECUTION, started(flow(a={"compensation": undoing}))).state
+    flow = document({"a": {"compensation_action": "undoer/revert"}})
+    flow["agents"]["undoer"] = {}
+    state = after(start(blueprint(validate(flow)))).state
     mine, others = frozenset({ROLE}), frozenset({"undoer"})
     assert not_theirs(state, done("a"), mine) is None
     assert not_theirs(state, done("a"), others).code == "NOT_YOURS"
