@@ -15,6 +15,7 @@ import typer
 
 from processors.bench import servers
 from processors.bench.deployed import How, deployed
+from processors.bench.drive import heads_of
 from processors.bench.graphs import chain
 from processors.bench.options import REPEAT, DatabaseUrl, Json, Partitions, RedisUrl, Repeat
 from processors.bench.peers import one_round
@@ -63,9 +64,9 @@ async def measure(place: servers.Place, executions: int, repeat: int, partitions
             driver = await engine.driver(work.document(engine.role))
             rounds = found[workers] = []
             for _ in range(repeat + 1):
-                before = sum((await engine.heads()).values())
+                before = sum((await heads_of(engine.client.log)).values())
                 done = await one_round(engine, place, driver, work, executions)
-                rounds.append((done, sum((await engine.heads()).values()) - before))
+                rounds.append((done, sum((await heads_of(engine.client.log)).values()) - before))
             found[workers] = rounds[1:]
     report.figures = figures(found, machine["cores"])
     return report

@@ -51,17 +51,20 @@ class Notebook:
 
 
 def crew(
-    role: str,
     notes: Path,
+    roles: list[str],
     agents: Annotated[int, typer.Option(min=1, help="How many, over all hosts.")] = 10,
     hosts: Annotated[int, typer.Option(min=1, help="How many share this process.")] = 1,
     capacity: Annotated[int, typer.Option(min=1, help="Tasks at once, of each agent.")] = 100,
 ) -> None:
-    """Serve one role until told to stop, and note in a file who got which task when."""
+    """Serve roles until told to stop, and note in a file who got which task when."""
 
     async def work() -> None:
         book = Notebook(notes)
-        made = [Agent(f"{role}-{n}", (role,), handler(book, n), capacity) for n in range(agents)]
+        made = [
+            Agent(f"{roles[0]}-{n}", tuple(roles), handler(book, n), capacity)
+            for n in range(agents)
+        ]
         addresses = find(read_settings())
         log = PostgresLog(addresses.database_url, 1)
         await log.open()
@@ -70,7 +73,7 @@ def crew(
         gc.freeze()
         gc.set_threshold(GC_ALLOCATIONS)
         all_hosts = [
-            AgentHost(addresses.redis_url, made[at::hosts], name=f"{role}-host-{at}")
+            AgentHost(addresses.redis_url, made[at::hosts], name=f"{roles[0]}-host-{at}")
             for at in range(hosts)
         ]
         for host in all_hosts:

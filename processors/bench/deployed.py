@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ from processors.client import Client
 from processors.local_engine import WORKERS
 from processors.settings import Addresses
 from processors.supervisor import Supervisor
-from streams.log import WRITER
 
 CREW, CLIENT = "agents", "client"
 READY_S_MAX = 60.0  # of processes that start on a busy machine
@@ -69,15 +68,15 @@ class Deployed:
         await self.client.call(create, READY_S_MAX)
         return Driver(self.client, self.ends, create.root, len(document["tasks"]))
 
-    async def heads(self) -> dict[int, int]:
-        """The last position of each partition."""
-        cursors = await self.client.log.cursors(WRITER)
-        return {cursor.partition: cursor.position for cursor in cursors}
-
 
 @asynccontextmanager
-async def deployed(addresses: Addresses, how: How) -> AsyncIterator[Deployed]:
-    """Everything started, on a migrated database; whoever ends early fails the measurement."""
+async def deployed(
+    addresses: Addresses, how: How, roles: Sequence[str] = ()
+) -> AsyncIterator[Deployed]:
+    """Everything started, on a migrated database; whoever ends early fails the measurement.
+
+    The agents serve these roles, and else one that nobody has had before.
+    """
     role = f"bench-{uuid4().hex[:8]}"
     with tempfile.TemporaryDirectory(prefix="agentcore-bench-") as directory:
         notes, logs = Notes(Path(directory, "notes")), Path(directory, "logs")
@@ -86,7 +85,10 @@ async def deployed(addresses: Addresses, how: How) -> AsyncIterator[Deployed]:
             Client(addresses, actor="bench") as client,
             Ends(client.log, client.bus) as ends,
         ):
-            for name, arguments in [*how.children(), (CREW, _crew(how, role, notes.file))]:
+            for name, arguments in [
+                *how.children(),
+                (CREW, _crew(how, roles or [role], notes.file)),
+            ]:
                 supervisor.start(name, *arguments)
             measuring = asyncio.current_task()
             assert measuring is not None
@@ -102,10 +104,10 @@ async def deployed(addresses: Addresses, how: How) -> AsyncIterator[Deployed]:
                 watching.cancel()
 
 
-def _crew(how: How, role: str, notes: Path) -> tuple[str, ...]:
+def _crew(how: How, roles: Sequence[str], notes: Path) -> tuple[str, ...]:
     sizes = {"agents": how.agents, "hosts": how.hosts, "capacity": how.capacity}
     options = [part for name, value in sizes.items() for part in (f"--{name}", str(value))]
-    return ("bench", "crew", *options, role, str(notes))
+    return ("bench", "crew", *options, str(notes), *roles)
 
 
 async def _watch(supervisor: Supervisor, measuring: asyncio.Task[Any]) -> None:

@@ -15,6 +15,8 @@ from processors import commands
 from processors.bench.ends import Ends
 from processors.cli.exits import Failed
 from processors.client import Client
+from streams.log import WRITER
+from streams.logs.postgres import PostgresLog
 
 COUNT = """
 SELECT count(*) FROM events WHERE type = 'TaskCompleted' AND subject = ANY($1)
@@ -96,6 +98,11 @@ class Driver:
         ended = self.ends.expect(start.root)
         await self.client.publish(start)
         return Trip(start.root, due, await ended)
+
+
+async def heads_of(log: PostgresLog) -> dict[int, int]:
+    """The last position of each partition."""
+    return {cursor.partition: cursor.position for cursor in await log.cursors(WRITER)}
 
 
 def _tick(loop: asyncio.AbstractEventLoop, moments: list[int], submit: Any) -> None:

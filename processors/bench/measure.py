@@ -19,6 +19,7 @@ OURSELVES = 0
 """In place of a process id: this process without its children, among which are the servers."""
 
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+_AGREE_S = 3 / _TICKS_A_SECOND
 _PARENT, _OWN, _REAPED = 1, slice(11, 13), slice(13, 15)  # of /proc/<pid>/stat, after the name
 
 
@@ -30,21 +31,33 @@ class Run:
     cpu: dict[str, float] = field(default_factory=dict)
 
 
+class Stretch:
+    """Begins to measure when it is made; `processes` are ids by name, None where out of sight."""
+
+    def __init__(self, processes: Mapping[str, int | None]) -> None:
+        self._visible = {name: pid for name, pid in processes.items() if pid is not None}
+        self._before = {name: cpu_seconds(pid) for name, pid in self._visible.items()}
+        self._began = time.perf_counter()
+
+    def end(self) -> Run:
+        """What it took until now."""
+        seconds = time.perf_counter() - self._began
+        visible, before = self._visible.items(), self._before
+        return Run(seconds, {name: cpu_seconds(pid) - before[name] for name, pid in visible})
+
+
 @contextmanager
 def measured(processes: Mapping[str, int | None]) -> Iterator[Run]:
-    """Measure the block; `processes` are ids by name, None where the process is out of sight."""
-    visible = {name: pid for name, pid in processes.items() if pid is not None}
+    """Measure the block, with a quiet heap."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
-    run = Run()
-    before = {name: cpu_seconds(pid) for name, pid in visible.items()}
-    began = time.perf_counter()
+    run, stretch = Run(), Stretch(processes)
     try:
         yield run
     finally:
-        run.seconds = time.perf_counter() - began
-        run.cpu = {name: cpu_seconds(pid) - before[name] for name, pid in visible.items()}
+        done = stretch.end()
+        run.seconds, run.cpu = done.seconds, done.cpu
         gc.unfreeze()
 
 
@@ -57,9 +70,23 @@ def cpu_seconds(pid: int) -> float:
     while len(tree) != found:
         found = len(tree)
         tree |= {child for child, fields in stats.items() if int(fields[_PARENT]) in tree}
-    parts = [fields[_OWN] for child, fields in stats.items() if child in tree]
-    parts += [stats[pid][_REAPED]] if pid in stats else []
-    return sum(int(ticks) for part in parts for ticks in part) / _TICKS_A_SECOND
+    reaped = _seconds(stats[pid][_REAPED]) if pid in stats else 0.0
+    return reaped + sum(_own_seconds(child, stats[child]) for child in tree if child in stats)
+
+
+def _own_seconds(pid: int, fields: list[str]) -> float:
+    """Of one process: by the nanosecond where its threads say so and agree with its ticks."""
+    ticks = _seconds(fields[_OWN])
+    try:
+        threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+        exact = sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+    except (OSError, IndexError, ValueError):
+        return ticks
+    return exact if abs(exact - ticks) < _AGREE_S else ticks  # threads that ended are in ticks only
+
+
+def _seconds(ticks: list[str]) -> float:
+    return sum(map(int, ticks)) / _TICKS_A_SECOND
 
 
 def children() -> dict[int, str]:

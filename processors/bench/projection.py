@@ -13,12 +13,12 @@ import typer
 from processors.bench import servers
 from processors.bench.copies import append_copies, template
 from processors.bench.deployed import Deployed, How, deployed
-from processors.bench.measure import Run, measured
+from processors.bench.measure import Run, Stretch
 from processors.bench.options import REPEAT, DatabaseUrl, Json, Partitions, RedisUrl, Repeat
 from processors.bench.peers import one_round
 from processors.bench.report import Figure, Report, cpu_figures, show
 from processors.bench.works import BY_NAME
-from processors.cli.exits import explained, run
+from processors.cli.exits import Failed, explained, run
 from processors.local_engine import WORKERS
 from processors.projector import TOPIC
 from processors.settings import Addresses
@@ -76,6 +76,8 @@ async def measure(
         try:
             await append_copies(log, await template(log, example), events)
             runs = [await rebuild(addresses, place, log) for _ in range(repeat)]
+            if not all(one.events for one in runs):
+                raise Failed("So few events are rebuilt before anyone looks; give more --events.")
         finally:
             await log.close()
     rates = [one.events / one.run.seconds for one in runs]
@@ -110,11 +112,10 @@ async def rebuild(addresses: Addresses, place: servers.Place, log: PostgresLog) 
         async with asyncio.timeout(REBUILD_S_MAX):
             while not await log.pool.fetchval(OWNED, TOPIC):  # noqa: ASYNC110
                 await asyncio.sleep(POLL_S)
-            with measured({**supervisor.pids, **place.pids}) as taken:
-                before, _ = await _reached(log)
-                await caught_up(log)
-    reached, _ = await _reached(log)
-    return Rebuilt(taken, reached - before)
+            before, head = await _reached(log)
+            stretch = Stretch({**supervisor.pids, **place.pids})
+            await caught_up(log)
+            return Rebuilt(stretch.end(), head - before)
 
 
 async def caught_up(log: PostgresLog) -> None:

@@ -87,6 +87,7 @@ async def scratch(place: Place, partitions: int) -> AsyncIterator[Addresses]:
         try:
             url = urlsplit(given.database_url)._replace(path=f"/{name}").geturl()
             await migrate(url, partitions)
+            await durable(url)
             yield Addresses(url, given.redis_url)
         finally:
             await redis.flushdb()
@@ -138,21 +139,28 @@ def machine() -> dict[str, Any]:
     }
 
 
-async def described(place: Place) -> tuple[dict[str, Any], list[str]]:
-    """The machine and its servers, with what to mind; raises Failed where nothing is durable."""
-    async with connected(place.addresses.database_url) as connection:
+async def durable(database_url: str) -> dict[str, str]:
+    """What PostgreSQL says of itself there; raises Failed where a commit may be lost."""
+    async with connected(database_url) as connection:
         shown = {name: await connection.fetchval(f"SHOW {name}") for name in SHOWN}
-    async with Redis.from_url(place.addresses.redis_url) as redis:
-        version: str = (await redis.info("server"))["redis_version"]
-        append_only = (await redis.config_get("appendonly")).get("appendonly", "unknown")
     for name in ("fsync", "synchronous_commit"):
         if shown[name] == "off":
             raise Failed(f"PostgreSQL runs with {name} = off: what it acknowledges may be lost.")
+    return shown
+
+
+async def described(place: Place) -> tuple[dict[str, Any], list[str]]:
+    """The machine and its servers, with what to mind; raises Failed where nothing is durable."""
+    shown = await durable(place.addresses.database_url)
+    async with Redis.from_url(place.addresses.redis_url) as redis:
+        version: str = (await redis.info("server"))["redis_version"]
+        kept = await redis.config_get("append*")
     said = machine() | {
         "postgres": shown.pop("server_version"),
         **shown,
         "redis": version,
-        "appendonly": append_only,
+        "appendonly": kept.get("appendonly", "unknown"),
+        "appendfsync": kept.get("appendfsync", "unknown"),
         "load_average": round(os.getloadavg()[0], 2),
     }
     warnings = []

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 import typer
@@ -17,28 +15,24 @@ from processors import commands
 from processors.agents import AgentHost, register, simulated_agents
 from processors.app import Worker
 from processors.bench import servers
+from processors.bench.deployed import READY_S_MAX, How, deployed
+from processors.bench.drive import Driver, heads_of
+from processors.bench.ends import Ends
 from processors.bench.graphs import phased
-from processors.bench.measure import OURSELVES, Run, children, measured
+from processors.bench.measure import OURSELVES, Run, measured
 from processors.bench.options import REPEAT, DatabaseUrl, Json, Partitions, RedisUrl, Repeat
 from processors.bench.report import Figure, Report, cpu_figures, show
-from processors.cli.exits import Failed, explained, run
+from processors.cli.exits import explained, run
 from processors.cli.files import Source, read_sources
 from processors.client import Client
-from processors.local_engine import WORKERS, processes
 from processors.settings import Addresses, Settings
-from streams.codec import decode_event
-from streams.partition import FIELD, PARTITIONS_DEFAULT, events_key
+from streams.partition import PARTITIONS_DEFAULT
 from streams.transport import running
 
 TASKS = 1_000
 SECONDS_MAX = 1.0  # for 1,000 tasks on two cores
 AGENTS_PER_ROLE = 10  # each does a hundred tasks at once
-WAIT_S_MAX = 120.0
-POLL_S = 0.002
-NEWEST = 5  # of the mirror: others may have written behind the end
-AGENTS, CLIENT, HERE = "agents", "client", "python"
-COUNT = "SELECT count(*) FROM events WHERE partition = $1 AND subject = $2 AND type = $3"
-ENDS = {"ExecutionCompleted", "ExecutionFailed", "ExecutionCancelled"}
+HERE = "python"
 
 
 @dataclass(slots=True)
@@ -46,7 +40,8 @@ class Engine:
     """An engine that runs: how to reach it, and which processes to watch."""
 
     client: Client
-    processes: dict[str, int | None]
+    ends: Ends
+    processes: Callable[[], dict[str, int | None]]
 
 
 def workflow(
@@ -91,17 +86,18 @@ async def measure(
     settings = {"workflow": source.label, "tasks": tasks, "repeat": repeat}
     settings |= {"partitions": partitions, "in_process": in_process}
     report = Report("workflow", settings, machine, warnings=warnings)
-    runs, events = [], 0
-    async with servers.scratch(place, partitions) as addresses:
-        start = _in_process if in_process else _deployed
-        async with start(addresses, roles) as engine, asyncio.timeout(WAIT_S_MAX):
-            create = commands.create_workflow(source=source.text, format=source.format)
-            await engine.client.call(create)
-            await _execute(engine, create.root, tasks, {})
-            watched = {**_own(engine.processes), **place.pids}
-            for _ in range(repeat):
-                taken, events = await _execute(engine, create.root, tasks, watched)
-                runs.append(taken)
+    start = _in_process if in_process else _deployed
+    async with (
+        servers.target(place, partitions, existing=False) as addresses,
+        start(addresses, roles) as engine,
+    ):
+        create = commands.create_workflow(source=source.text, format=source.format)
+        await engine.client.call(create, READY_S_MAX)
+        driver = Driver(engine.client, engine.ends, create.root, tasks)
+        await _execute(driver, {})
+        watched = {**engine.processes(), **place.pids}
+        done = [await _execute(driver, watched) for _ in range(repeat)]
+    runs, events = [one for one, _ in done], done[0][1]
     bar = SECONDS_MAX if tasks == TASKS else None
     report.settings["events"] = events
     report.figures = [
@@ -113,60 +109,25 @@ async def measure(
     return report
 
 
-def _own(processes: dict[str, int | None]) -> dict[str, int | None]:
-    """The processes with the ids that they have by now."""
-    ids = {line.partition(" -m processors ")[2]: pid for pid, line in children().items()}
-    wanted = {name: " ".join(arguments) for name, arguments in WORKERS}
-    found = {name: ids.get(line) for name, line in wanted.items() if name in processes}
-    agents = next((pid for line, pid in ids.items() if line.startswith(AGENTS)), None)
-    return processes | found | ({AGENTS: agents} if AGENTS in processes else {})
-
-
-async def _execute(
-    engine: Engine, workflow_id: str, tasks: int, watched: dict[str, int | None]
-) -> tuple[Run, int]:
+async def _execute(driver: Driver, watched: dict[str, int | None]) -> tuple[Run, int]:
     """One execution: what it took until its end was in the log, and how many events it made."""
-    client, start = engine.client, commands.start_execution(workflow_id)
+    before = await heads_of(driver.client.log)
     with measured(watched) as taken:
-        outcome = await client.call(start)
-        last = await _end(client, outcome.partition, start.subject)
-    done = await client.pool.fetchval(COUNT, outcome.partition, start.subject, "TaskCompleted")
-    if done != tasks:
-        raise Failed(f"{tasks:,} tasks should have completed; the log has {done:,}.")
-    return taken, last - outcome.first + 1
-
-
-async def _end(client: Client, partition: int, subject: str) -> int:
-    """The position of the execution's last event, once it is in the mirror and so in the log."""
-    key, mark = events_key(partition), b'"type":"Execution'
-    while True:
-        newest: Any = await client.bus.redis.xrevrange(key, count=NEWEST)
-        for event in [decode_event(raw[FIELD]) for _, raw in newest if mark in raw[FIELD]]:
-            if event.subject == subject and event.type in ENDS:
-                if event.type != "ExecutionCompleted":
-                    raise Failed(f"The execution ended otherwise: {event.type} {event.data}.")
-                return event.position
-        await asyncio.sleep(POLL_S)
+        trips = await driver.at_once(1, 1)
+    await driver.check(trips, before)
+    return taken, sum((await heads_of(driver.client.log)).values()) - sum(before.values())
 
 
 @asynccontextmanager
-async def _deployed(addresses: Addresses, roles: list[str]) -> AsyncIterator[Engine]:
+async def _deployed(addresses: Addresses, roles: Sequence[str]) -> AsyncIterator[Engine]:
     """The engine's processes as `up` starts them, and the agents in another one."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        file.write(orjson.dumps(roles))
-        file.flush()
-        pool = ("agents", "--roles", file.name, "--per-role", str(AGENTS_PER_ROLE))
-        settings = Settings(**addresses._asdict())
-        names: dict[str, int | None] = {name: None for name, _ in (*WORKERS, (AGENTS, pool))}
-        async with (
-            processes(settings, addresses, more=[(AGENTS, pool)]),
-            Client(addresses) as client,
-        ):
-            yield Engine(client, {**names, CLIENT: OURSELVES})
+    how = How(agents=AGENTS_PER_ROLE * len(roles))
+    async with deployed(addresses, how, roles) as engine:
+        yield Engine(engine.client, engine.ends, lambda: engine.processes)
 
 
 @asynccontextmanager
-async def _in_process(addresses: Addresses, roles: list[str]) -> AsyncIterator[Engine]:
+async def _in_process(addresses: Addresses, roles: Sequence[str]) -> AsyncIterator[Engine]:
     """Everything in this process."""
     worker = Worker(Settings(**addresses._asdict()))
     agents = simulated_agents(roles, per_role=AGENTS_PER_ROLE, factor=0.0)
@@ -174,9 +135,10 @@ async def _in_process(addresses: Addresses, roles: list[str]) -> AsyncIterator[E
         async with (
             running(worker.app()),
             Client(addresses) as client,
+            Ends(client.log, client.bus) as ends,
             AgentHost(addresses.redis_url, agents, name="bench") as host,
         ):
             await register(host.bus, agents)
-            yield Engine(client, {HERE: OURSELVES})
+            yield Engine(client, ends, lambda: {HERE: OURSELVES})
     finally:
         await worker.close()

@@ -24,7 +24,7 @@ from streams.logs.postgres import PostgresLog
 from tests.bench.conftest import PARTITIONS
 from tests.servers import Endpoints, empty_redis
 
-COPIES = 5_000
+COPIES = 2_000
 
 
 @dataclass(slots=True)
@@ -74,8 +74,7 @@ async def test_every_copy_folds_to_its_end(long: Long) -> None:
 
 
 async def test_read_models_are_rebuilt_from_all_of_it(long: Long) -> None:
-    rebuilt = await rebuild(long.addresses, long.place, long.log)
-    assert rebuilt.events > 0
+    await rebuild(long.addresses, long.place, long.log)
     models = "SELECT count(*), sum(tasks_completed) FROM executions WHERE status = 'completed'"
     executions, tasks = await long.log.pool.fetchrow(models)  # type: ignore[misc]
     ended = "SELECT count(*) FROM events WHERE type = $1"
@@ -107,7 +106,7 @@ async def test_whole_measurements_have_their_figures(servers: Endpoints) -> None
     place = servers_.Place(Addresses(servers.database_url, await empty_redis(servers.redis_url)))
     reports = [
         await measure_replay(place, 30, 500, 1, PARTITIONS),
-        await measure_projection(place, 5_000, 20, 1, PARTITIONS),
+        await measure_projection(place, 60_000, 20, 1, PARTITIONS),
         await measure_flat(place, 500, 200, 20, 1, PARTITIONS),
     ]
     names = [{figure.name for figure in report.figures} for report in reports]

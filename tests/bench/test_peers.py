@@ -87,9 +87,9 @@ async def _until_killed(measuring: AbstractAsyncContextManager[Deployed]) -> Non
 
 async def test_workers_that_run_already_are_measured(engine: Deployed) -> None:
     existing = servers_.Place(engine.addresses)
-    report = await measure(existing, BY_NAME["w1"], How(workers=0), 3, 1, PARTITIONS)
+    report = await measure(existing, [BY_NAME["w1"]], How(workers=0), 3, 1, PARTITIONS)
     rate, *cpu = report.figures
-    assert (rate.name, len(rate.runs)) == ("tasks a second", 1)
+    assert (rate.name, len(rate.runs)) == ("w1, tasks a second", 1)
     assert {figure.name for figure in cpu if figure.runs} == {
         "w1, CPU of agents",
         "w1, CPU of client",
