@@ -46,6 +46,7 @@ async def redis_files(redis: Redis) -> dict[str, bytes]:
     home = Path((await redis.config_get("dir"))["dir"])
     if not home.is_dir():
         return {}
+    await redis.config_set("rdbcompression", "no")  # compressed, a secret would not be found
     await redis.bgrewriteaof()
 
     async def written() -> bool:
@@ -53,6 +54,7 @@ async def redis_files(redis: Redis) -> dict[str, bytes]:
         return not (now["aof_rewrite_in_progress"] or now["aof_rewrite_scheduled"])
 
     await until(written, "the new file")
+    await redis.config_set("rdbcompression", "yes")
     return {str(p): p.read_bytes() for p in _files(home) if p.suffix != ".conf"}
 
 
