@@ -7,6 +7,7 @@ from aggregates.agent import AGENT
 from aggregates.dead_letter import DEAD_LETTER
 from aggregates.decider import Decider
 from aggregates.execution import EXECUTION
+from aggregates.tenant import TENANT
 from aggregates.workflow import WORKFLOW
 
-DECIDERS: tuple[Decider, ...] = (WORKFLOW, EXECUTION, AGENT, DEAD_LETTER)  # type: ignore[type-arg]
+DECIDERS: tuple[Decider, ...] = (WORKFLOW, EXECUTION, AGENT, DEAD_LETTER, TENANT)  # type: ignore[type-arg]

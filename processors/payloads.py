@@ -5,7 +5,7 @@ They are declared beside the messages; see `aggregates.sealed`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from aggregates import DECIDERS
@@ -94,7 +94,7 @@ def reveal(sealer: Sealer | Unopenable, mark: Sealed, value: Any, subject: str) 
     """A payload for a reader; what cannot be opened says so in its place."""
     try:
         if isinstance(sealer, Unopenable):
-            if _any_sealed(mark, value):
+            if any_sealed(mark, value):
                 raise sealer
             return value
         return open_(sealer, mark, value, subject)
@@ -120,13 +120,8 @@ def reveal_event(sealer: Sealer | Unopenable, event: Event) -> dict[str, Any]:
     return event.data | fresh
 
 
-def holds_sealed(event: Event) -> bool:
-    """Whether a reader of the event sees something that is sealed at rest."""
-    marks = EVENTS.get((event.aggregate, event.type), {})
-    return any(_any_sealed(mark, event.data.get(name)) for name, mark in marks.items())
-
-
-def _any_sealed(mark: Sealed, value: Any) -> bool:
+def any_sealed(mark: Sealed, value: Any) -> bool:
+    """Whether something in it is sealed."""
     match mark.form:
         case "value":
             return is_sealed(value)
@@ -140,8 +135,3 @@ def _unreadable_text(text: str, code: str) -> str:
     cut = parts(text)
     cut[1::2] = [f"[{code}]" for _ in cut[1::2]]
     return "".join(cut)
-
-
-def tenants_of(events: Sequence[Event]) -> set[str]:
-    """Whose keys a reader of these needs."""
-    return {event.tenant for event in events if holds_sealed(event)}

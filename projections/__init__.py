@@ -9,9 +9,10 @@ from projections.executions import EXECUTIONS
 from projections.histories import HISTORIES
 from projections.projection import Projection
 from projections.tasks import TASKS
+from projections.tenants import TENANTS
 from projections.workflows import WORKFLOWS
 
 PROJECTIONS: tuple[Projection, ...] = (
     *(WORKFLOWS, EXECUTIONS, TASKS, AGENTS),
-    *(DEAD_LETTERS, HISTORIES),
+    *(DEAD_LETTERS, HISTORIES, TENANTS),
 )

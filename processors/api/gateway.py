@@ -31,7 +31,7 @@ class Gateway:
 
     def __init__(self, settings: Settings, addresses: Addresses) -> None:
         self.settings = settings
-        self.client = Client(addresses, actor="http")
+        self.client = Client(addresses, "http", settings)
         self.log = PostgresLog(addresses.database_url, settings.api_connections)
         self.partitions = 0
         self.reached = Reached(self.log)

@@ -21,6 +21,8 @@ from processors.cli.replay import replay
 from processors.cli.status import status
 from processors.cli.steering import answer, cancel, pause, resume, retry, signal
 from processors.cli.submit import submit
+from processors.cli.tenants import app as tenants
+from processors.cli.tenants import keys
 from processors.cli.up import up
 from processors.cli.validate import validate
 from processors.cli.verify import verify
@@ -55,6 +57,8 @@ for command in LISTED:
     app.command(epilog=CODES)(command)
 
 app.add_typer(dead_letters, name="dead-letters", epilog=CODES)
+app.add_typer(tenants, name="tenant", epilog=CODES)
+app.add_typer(keys, name="keys", epilog=CODES)
 app.command(hidden=True, epilog=CODES)(agents)
 # Its options, --help too, are those of its own commands, which are imported when it is called.
 PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}

@@ -95,12 +95,14 @@ def show(
     """
 
     async def read() -> Letter:
-        from processors.cli.engine import reading
+        from processors.cli.engine import reader, reading
         from processors.dead_letters import Unknown, show
 
         async with reading() as log:
             try:
-                return await show(log.pool, letter)
+                found = await show(log.pool, letter)
+                see = reader(log, "dead-letters show")
+                return found._replace(raw=await see.letter(found.id, found.raw))
             except Unknown as error:
                 raise NotFound(str(error)) from None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from processors.client import Client
+    from processors.reading import Reader
     from streams.bus import Bus
     from streams.logs.postgres import PostgresLog
 
@@ -44,6 +45,16 @@ async def reading() -> AsyncIterator[PostgresLog]:
         yield log
     finally:
         await log.close()
+
+
+def reader(log: PostgresLog, command: str) -> Reader:
+    """Who reads payloads with this command: they are opened if we have keys, and that is noted."""
+    from processors.keys import keyring_of
+    from processors.reading import Reader, this_host, this_user
+    from processors.settings import read_settings
+
+    keys = keyring_of(read_settings(), log)
+    return Reader(log, keys, this_user(), this_host(), f"orchestrator {command}")
 
 
 @asynccontextmanager

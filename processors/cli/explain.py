@@ -27,15 +27,16 @@ def explain(
     """
 
     async def work() -> tuple[Facts, list[Finding]]:
-        from processors.cli.engine import reading_both
+        from processors.cli.engine import reader, reading_both
         from processors.explain.findings import findings
-        from processors.explain.gather import Unheard, gather
+        from processors.explain.gather import Unheard, gather, opened
 
         async with reading_both() as (log, bus):
             try:
                 facts = await gather(log, bus, execution, datetime.now(UTC))
             except Unheard as error:
                 raise NotFound(str(error)) from None
+            await opened(facts, reader(log, "explain"))
             return facts, findings(facts)
 
     facts, found = run(work, as_json=as_json)

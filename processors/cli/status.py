@@ -50,8 +50,9 @@ async def _newest() -> list[dict[str, Any]]:
 
 async def _one(execution: str) -> dict[str, Any]:
     from processors.cli import sql
-    from processors.cli.engine import reading
+    from processors.cli.engine import reader, reading
     from processors.cli.progress import Run
+    from processors.reading import ERROR
 
     async with reading() as log:
         rows = await log.pool.fetch(sql.RUNS, [execution])
@@ -59,9 +60,14 @@ async def _one(execution: str) -> dict[str, Any]:
             raise NotFound(f"There is no execution {execution}.")
         tasks = await log.pool.fetch(sql.OPEN_TASKS, execution)
         phases = await log.pool.fetch(sql.PHASES, execution)
-        return _described(Run(*rows[0])) | {
+        run, open_tasks = Run(*rows[0]), [dict(row) for row in tasks]
+        told = [(ERROR, run.reason), *((ERROR, task["error"]) for task in open_tasks)]
+        reason, *errors = await reader(log, "status").of_execution(execution, told)
+        for task, error in zip(open_tasks, errors, strict=True):
+            task["error"] = error
+        return _described(run._replace(reason=reason)) | {
             "by_phase": [dict(row) for row in phases],
-            "open_tasks": [dict(row) for row in tasks],
+            "open_tasks": open_tasks,
         }
 
 

@@ -19,6 +19,8 @@ from processors.allocation.need import PULL, Need, needs
 from processors.allocation.states import ReadModel
 from processors.explain.facts import Facts, OpenTask, Reader, Service, Undoing
 from processors.history import folded
+from processors.reading import ERROR, PROMPT
+from processors.reading import Reader as PayloadReader
 from streams.bus import Bus, BusUnavailable
 from streams.log import WRITER
 from streams.logs.postgres import PostgresLog
@@ -120,6 +122,16 @@ async def gather(
     parked = await log.pool.fetch(PARKED, f"execution/{execution}")
     facts.parked_for = [row[0] for row in parked]
     return facts
+
+
+async def opened(facts: Facts, see: PayloadReader) -> None:
+    """Put what agents said into the facts in clear, for whoever may read it."""
+    said = [(ERROR, facts.reason)]
+    for task in facts.open:
+        said += [(ERROR, task.error), (PROMPT, task.prompt)]
+    facts.reason, *rest = await see.of_execution(facts.execution_id, said)
+    for task, error, prompt in zip(facts.open, rest[::2], rest[1::2], strict=True):
+        task.error, task.prompt = error, prompt
 
 
 def _facts(state: Execution, trail: Trail, last: Event, now: datetime) -> Facts:
