@@ -13,9 +13,11 @@ from types import FrameType
 from typing import NoReturn
 
 from migrations.apply import migrate
+from processors.keys import check
 from processors.settings import Addresses, Settings
 from processors.supervisor import Supervisor
 from streams.embedded import embedded
+from streams.logs.postgres import PostgresLog
 
 WORKERS = (
     ("engine", ("worker", "--only", "commands", "--only", "managers")),
@@ -46,7 +48,14 @@ async def processes(
 ) -> AsyncIterator[Supervisor]:
     """The schema brought up to date, and the engine's processes as our children."""
     await migrate(addresses.database_url, settings.partitions)
-    async with Supervisor(addresses.environment(), log_dir, restarts_max, report) as supervisor:
+    log = PostgresLog(addresses.database_url, 1)
+    try:
+        await log.open()
+        await check(settings, log)
+    finally:
+        await log.close()
+    environment = addresses.environment() | settings.key_environment()
+    async with Supervisor(environment, log_dir, restarts_max, report) as supervisor:
         for number, (name, arguments) in enumerate(WORKERS):
             supervisor.start(name, *arguments, *_metrics(settings, number))
         for name, arguments in more:

@@ -113,6 +113,11 @@ class Settings(AccessSettings):
             return None
         return Addresses(self.database_url, self.redis_url)
 
+    def key_environment(self) -> dict[str, str]:
+        """The variables that tell a child process about the key-encryption keys."""
+        said = {"ORCHESTRATOR_KEK": self.kek, "ORCHESTRATOR_KEK_FILE": self.kek_file}
+        return {name: str(value) for name, value in said.items() if value is not None}
+
     def at(self, addresses: Addresses) -> Settings:
         """The same settings, with these servers."""
         return self.model_copy(update=addresses._asdict())

@@ -68,6 +68,7 @@ def demo(
     """
     with explained(as_json), ExitStack() as stack:
         from processors.cli.logs import configure_quiet
+        from processors.keys import with_kek
         from processors.local_engine import servers
         from processors.running import home
         from processors.settings import read_settings
@@ -84,6 +85,7 @@ def demo(
             typer.echo("Starting PostgreSQL and Redis …")
         data = home(settings) if keep else logs
         addresses = stack.enter_context(servers(settings, data))
+        settings = with_kek(settings, data)
         summary = run(lambda: _play(show, settings, addresses, logs), as_json=as_json)
         if as_json:
             output.as_json(asdict(summary))
@@ -133,7 +135,7 @@ async def _play(show: Show, settings: Settings, addresses: Addresses, scratch: P
         log_dir=scratch / "logs",
         restarts_max=RESTARTS_MAX,
     ) as supervisor:
-        work = asyncio.create_task(_work(show, addresses), name="demo")
+        work = asyncio.create_task(_work(show, addresses, settings), name="demo")
         failure = asyncio.create_task(supervisor.failed(), name="children")
         try:
             await asyncio.wait({work, failure}, return_when=asyncio.FIRST_COMPLETED)
@@ -149,15 +151,14 @@ async def _play(show: Show, settings: Settings, addresses: Addresses, scratch: P
                 typer.echo("Stopping …")
 
 
-async def _work(show: Show, addresses: Addresses) -> Summary:
+async def _work(show: Show, addresses: Addresses, settings: Settings) -> Summary:
     from processors.cli.live import follow
     from processors.cli.progress import Progress
     from processors.cli.submitting import submit_all
     from processors.cli.summary import summarise
     from processors.client import Client
-    from processors.settings import read_settings
 
-    async with Client(addresses, actor="demo", settings=read_settings()) as client:
+    async with Client(addresses, "demo", settings) as client:
         progress = Progress(client.log, expected=len(show.sources))
 
         def started(one: Submitted) -> None:

@@ -37,6 +37,11 @@ def error(sentence: str) -> None:
     typer.secho(sentence, err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
 
 
+def warning(sentence: str) -> None:
+    """Something that somebody should change, on stderr, in yellow."""
+    typer.secho(sentence, err=True, fg=typer.colors.YELLOW if sys.stderr.isatty() else None)
+
+
 def note(sentence: str) -> None:
     """Something beside the result, on stderr, so that the result can be piped."""
     typer.echo(sentence, err=True)

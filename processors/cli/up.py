@@ -43,6 +43,7 @@ def up(
     """
     with explained(), ExitStack() as stack:
         from processors.cli.logs import configure_quiet
+        from processors.keys import SEALING_OFF, kms_of, with_kek
         from processors.local_engine import servers
         from processors.running import announce, home
         from processors.settings import read_settings
@@ -61,6 +62,9 @@ def up(
         addresses = stack.enter_context(servers(settings, directory))
         if settings.addresses is None:
             stack.enter_context(announce(directory, addresses))
+        settings = with_kek(settings, directory)
+        if kms_of(settings) is None:
+            output.warning(SEALING_OFF)
         run(lambda: _stay(settings, addresses, agents, factor, api), stop_is_success=True)
 
 

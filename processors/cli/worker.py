@@ -39,7 +39,10 @@ def worker(
     """
 
     async def work() -> None:
+        from structlog import get_logger
+
         from processors.cli.logs import configure
+        from processors.keys import SEALING_OFF, kms_of
         from processors.running import find
         from processors.settings import read_settings
         from processors.worker import run_worker
@@ -48,6 +51,8 @@ def worker(
         if metrics_port is not None:
             settings = settings.model_copy(update={"metrics_port": metrics_port})
         configure(settings.log_level)
+        if kms_of(settings) is None:
+            get_logger(__name__).warning("sealing_off", cure=SEALING_OFF)
         await run_worker(settings.at(find(settings)), {role.value for role in only or Role})
 
     run(work, stop_is_success=True)
