@@ -148,7 +148,7 @@ def parse(text: str) -> GivenKeys:
     found: dict[str, dict[int, bytes]] = defaultdict(dict)
     for number, word in enumerate(text.replace(",", "\n").split(), 1):
         tenant, version, key = [*word.split(":"), "", "", ""][:3]
-        if not tenant or not version.isdecimal() or not 0 < int(version) < 10**9:
+        if not tenant or not key or not version.isdecimal() or not 0 < int(version) < 10**9:
             raise BadKey(f"Key {number} is not <tenant>:<version>:<base64>.")
         [found[tenant][int(version)]] = decode_keys(key)
     return GivenKeys(found)

@@ -50,13 +50,16 @@ async def until(
     return answer
 
 
-def settings(addresses: Addresses, lease_s: float = 5.0, kek: str | None = None) -> Settings:
+def settings(
+    addresses: Addresses, lease_s: float = 5.0, kek: str | None = None, kek_file: Path | None = None
+) -> Settings:
     """What a worker is told; nothing of the environment of the tests."""
     return Settings(
         DATABASE_URL=addresses.database_url,
         REDIS_URL=addresses.redis_url,
         lease_s=lease_s,
         kek=kek,
+        kek_file=kek_file,
     )
 
 
@@ -96,12 +99,13 @@ async def engine(
     roles: Iterable[str] = ROLES,
     lease_s: float = 5.0,
     kek: str | None = None,
+    kek_file: Path | None = None,
 ) -> AsyncIterator[Engine]:
     """A worker in this process, once it owns every partition, and a client.
 
     With a key-encryption key, sealing is on.
     """
-    told = settings(addresses, lease_s, kek)
+    told = settings(addresses, lease_s, kek, kek_file)
     worker = Worker(told, roles)
     try:
         async with running(worker.app()), Client(addresses, "test", told) as client:
