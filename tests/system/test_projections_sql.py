@@ -127,7 +127,7 @@ async def test_the_trail_is_whole_however_far_the_projector_lags(pool, heard):
 
 
 async def test_the_audit_view_follows_the_present_version_of_histories(pool):
-    text = await pool.fetchval("SELECT pg_get_viewdef('audit'::regclass)")
+    text = await pool.fetchval("SELECT pg_get_viewdef('audit_of_commands'::regclass)")
     assert HISTORIES in PROJECTIONS
     assert f"'{HISTORIES.consumer}'" in text
 

@@ -112,6 +112,8 @@ async def test_the_trail_is_whole_and_says_who_what_when_and_why(filled):
         "causation_id": "c1",
         "correlation_id": "o1",
         "data": {"reason": "é"},
+        "allowed": True,
+        "origin": None,
     }
     kind = "SELECT pg_typeof(time)::text FROM audit WHERE subject = $1"
     assert await filled.fetchval(kind, command.subject) == "timestamp with time zone"
