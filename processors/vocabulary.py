@@ -13,6 +13,7 @@ from pydantic_core import CoreConfig, SchemaValidator
 from aggregates import DECIDERS
 from aggregates.decider import Decider
 from aggregates.problem import Refused
+from aggregates.tenant import TENANT
 from streams.message import Command, Event
 from streams.strict import pointer
 
@@ -67,6 +68,8 @@ class Vocabulary:
             ) from None
         if kind in self._acting:
             typed._actor = command.actor
+            if command.aggregate == TENANT.name and command.root != command.tenant:
+                raise Refused("FOREIGN_TENANT", "Who decides on a tenant belongs to it.")
         return typed
 
     def event(self, event: Event) -> Any | None:

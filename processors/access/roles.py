@@ -33,6 +33,7 @@ class Read(StrEnum):
 
 _DESIGN = (DESIGNER, ADMIN)
 _OPERATE = (OPERATOR, ADMIN)
+_ADMINISTER = (ADMIN,)
 _OWN_AGENT = (AGENT, OPERATOR, ADMIN)
 _ANSWER = (AGENT,)
 _ITSELF: tuple[Role, ...] = ()  # the engine only: timers, sagas, health
@@ -78,6 +79,11 @@ COMMANDS: dict[str, dict[str, tuple[Role, ...]]] = {
     "dead_letter": {
         "RetryDeadLetter": _OPERATE,
         "DiscardDeadLetter": _OPERATE,
+    },
+    "tenant": {
+        "CreateTenant": _ADMINISTER,
+        "RotateTenantKey": _ADMINISTER,
+        "EraseTenant": _ADMINISTER,
     },
 }
 """Who may give a command, beside the engine. Agents only for themselves: see `admission`."""

@@ -154,3 +154,13 @@ def read_or_refused(kind: str, data: dict[str, Any]) -> Any:
         return read(kind, data)
     except Refused as found:
         return found
+
+
+def test_only_a_tenant_decides_on_itself():
+    """R60, I14: an administrator of one tenant erases no other."""
+    names = Vocabulary()
+    said = Command("c", "EraseTenant", "tenant", "acme", {"reason": "x"}, "acme", "ann")
+    assert names.command(said)._actor == "ann"
+    said.tenant = "other"
+    with pytest.raises(Refused, match="FOREIGN_TENANT"):
+        names.command(said)
