@@ -45,6 +45,7 @@ def start(state: Execution, command: StartExecution) -> list[Any]:
     if seconds is not None and not 0 < seconds <= SECONDS_MAX:
         detail = f"`timeout_seconds` is more than 0 and at most {SECONDS_MAX:,.0f}."
         raise Refused("INVALID_VALUE", detail, "/timeout_seconds")
+    check_size("input", command.input, "/input")
     policy = None if command.retry_policy is None else parse_policy(command.retry_policy)
     plan = found.plan
     limit = plan.definition.max_parallel_tasks

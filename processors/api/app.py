@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -45,6 +46,7 @@ def make_app(settings: Settings, addresses: Addresses) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.metrics = ApiMetrics()
     for router in ROUTERS:
@@ -66,7 +68,9 @@ def make_app(settings: Settings, addresses: Addresses) -> FastAPI:
 def _explain(app: FastAPI) -> None:
     """Every error as a problem document."""
 
-    async def on_http(_: Request, error: Any) -> Response:
+    async def on_http(request: Request, error: Any) -> Response:
+        if error.status_code == 405:
+            error.headers = {"Allow": ", ".join(methods_of(request.url.path))}
         return problems.of_http(error)
 
     async def on_validation(_: Request, error: Any) -> Response:
@@ -82,3 +86,10 @@ def _explain(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(Refused, on_refused)
     app.add_exception_handler(LogUnavailable, on_unavailable)
+
+
+def methods_of(path: str) -> list[str]:
+    """The methods of all routes of a path."""
+    routes = [one for router in ROUTERS for one in router.routes if isinstance(one, APIRoute)]
+    found = [one.methods or () for one in routes if one.path_regex.match(path)]
+    return sorted({method for methods in found for method in methods})

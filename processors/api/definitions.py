@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar
 
 from fastapi import Depends
+from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 
-from aggregates.definition import parse_definition, validate
-from aggregates.definitions.shape import DefinitionShape
+from aggregates.definition import ROLES_MAX, TASKS_MAX, parse_definition, validate
+from aggregates.definitions.shape import DefinitionShape, TaskShape
 from aggregates.plan import plan
 from processors.api.problems import Problem
 from processors.api.requests import DefinitionRequest, JsonRoute, StrictRequest, media_type
@@ -65,6 +66,15 @@ def plan_of(said: dict[str, Any]) -> dict[str, Any]:
     return summary(plan(validate(said["definition"])))
 
 
-def schema() -> dict[str, Any]:
-    """The JSON schema of a definition, without what only the engine can check."""
-    return DefinitionShape.model_json_schema(ref_template="#/components/schemas/{model}")
+def schemas() -> dict[str, Any]:
+    """The JSON schemas of a definition and its parts, without what only the engine can check."""
+    _, found = models_json_schema(
+        [(DefinitionShape, "validation"), (TaskShape, "validation")],
+        ref_template="#/components/schemas/{model}",
+    )
+    parts: dict[str, Any] = found["$defs"]
+    whole = parts["Definition"] = parts.pop("DefinitionShape")
+    tasks: dict[str, Any] = {"$ref": "#/components/schemas/TaskShape"}
+    whole["properties"]["tasks"] |= {"items": tasks, "maxItems": TASKS_MAX, "minItems": 1}
+    whole["properties"]["agents"] |= {"maxProperties": ROLES_MAX}
+    return parts

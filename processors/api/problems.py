@@ -134,7 +134,8 @@ def of_validation(error: RequestValidationError) -> Response:
 def _mistake(error: Mapping[str, Any]) -> dict[str, Any]:
     place: Sequence[Any] = error["loc"]
     code = _OF_PYDANTIC.get(error["type"], "INVALID_VALUE")
-    said: dict[str, Any] = {"code": code, "detail": bounded(f"{error['msg']}.")}
+    text = str(error["msg"]).removeprefix("Value error, ")
+    said: dict[str, Any] = {"code": code, "detail": bounded(f"{text}.")}
     if place[0] == "body":
         said["pointer"] = pointer(place[1:])
     else:

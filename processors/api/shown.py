@@ -315,6 +315,20 @@ class ReadModels(Shown):
     items: list[ReadModel]
 
 
+class Live(Shown):
+    """The process lives."""
+
+    status: Literal["live"]
+
+
+class Ready(Shown):
+    """Whether the gateway can work, and which server it misses."""
+
+    status: Literal["ready", "not ready"]
+    postgres: bool
+    redis: bool
+
+
 class ProblemShown(Shown):
     """An RFC 9457 problem; `code` is for programs, `detail` for people."""
 

@@ -17,6 +17,9 @@ def api(
     host: Annotated[
         str | None, typer.Option(help="Of this address (AGENTCORE_API_HOST, 127.0.0.1).")
     ] = None,
+    openapi: Annotated[
+        bool, typer.Option("--openapi", help="Only print the OpenAPI document.")
+    ] = False,
 ) -> None:
     """Serve the HTTP interface until told to stop.
 
@@ -39,4 +42,16 @@ def api(
         configure(settings.log_level)
         await serve(settings, find(settings), lambda url: typer.echo(f"The API answers at {url}"))
 
+    if openapi:
+        _print_document()
+        return
     run(work, stop_is_success=True)
+
+
+def _print_document() -> None:
+    from processors.api.app import make_app
+    from processors.api.openapi import written
+    from processors.settings import Addresses, read_settings
+
+    app = make_app(read_settings(), Addresses("", ""))
+    typer.echo(written(app), nl=False)

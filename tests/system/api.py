@@ -10,6 +10,8 @@ import httpx
 
 from processors.api.app import make_app
 from processors.settings import Addresses, Settings
+from tests.servers import Endpoints, empty_redis, fresh_database
+from tests.system.engine import Engine, engine
 
 
 @asynccontextmanager
@@ -20,9 +22,18 @@ async def api(addresses: Addresses, **given: Any) -> AsyncIterator[httpx.AsyncCl
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://api", timeout=60) as client,
     ):
         yield client
+
+
+@asynccontextmanager
+async def both(servers: Endpoints, **given: Any) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
+    """An engine on a database of its own, and a client of its HTTP interface."""
+    async with fresh_database(servers.database_url) as database:
+        addresses = Addresses(database, await empty_redis(servers.redis_url))
+        async with engine(addresses) as on, api(addresses, **given) as http:
+            yield on, http
 
 
 def at(written: httpx.Response) -> dict[str, str]:

@@ -8,17 +8,17 @@ import httpx
 import pytest
 import yaml
 
-from processors.settings import Addresses
-from tests.system.api import api, at
-from tests.system.engine import definition, engine
+from tests.servers import Endpoints
+from tests.system.api import at, both
+from tests.system.engine import definition
 
 WORKFLOWS = "/api/v1/workflows"
+VALIDATE = "/api/v1/validate"
 
 
 @pytest.fixture
-async def http(database: str, redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    addresses = Addresses(database, redis_url)
-    async with engine(addresses), api(addresses) as client:
+async def http(servers: Endpoints) -> AsyncIterator[httpx.AsyncClient]:
+    async with both(servers) as (_, client):
         yield client
 
 
@@ -81,11 +81,11 @@ async def test_pages_go_on_where_the_last_one_ended_and_only_with_the_same_quest
 
 async def test_what_is_wrong_is_said_with_its_place_and_nothing_is_stored(http):
     wrong = definition() | {"tasks": [{"task_id": "a", "agent_role": "nobody"}]}
-    for path in (WORKFLOWS, f"{WORKFLOWS}/validate"):
+    for path in (WORKFLOWS, VALIDATE):
         refused = await http.post(path, json=wrong)
         assert refused.status_code == 422
         problem = refused.json()
         assert (problem["code"], problem["pointer"]) == ("UNKNOWN_ROLE", "/tasks/0/agent_role")
-    plan = (await http.post(f"{WORKFLOWS}/validate", json=definition())).json()
+    plan = (await http.post(VALIDATE, json=definition())).json()
     assert (plan["tasks"], plan["phases"]) == (3, 3)
     assert (await http.get(WORKFLOWS)).json() == {"items": [], "next": None}

@@ -11,8 +11,9 @@ from processors.api.routes.outcomes import router as outcomes
 from processors.api.routes.projections import router as projections
 from processors.api.routes.steering import router as steering
 from processors.api.routes.workflows import router as workflows
+from processors.api.routes.workflows import validating
 
 ROUTERS: tuple[APIRouter, ...] = (
-    *(workflows, executions, history, steering),
+    *(workflows, validating, executions, history, steering),
     *(agents, dead_letters, projections, outcomes, health),
 )

@@ -8,8 +8,9 @@ from typing import Any
 from fastapi import APIRouter
 from redis.exceptions import RedisError
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
+from processors.api import shown
 from processors.api.answers import json
 from processors.api.gateway import At, Gateway
 from processors.api.trouble import AWAY
@@ -20,13 +21,18 @@ READY_S_MAX = 2.0  # a server that takes longer is not ready
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/healthz", summary="Whether the process lives")
+@router.get("/healthz", summary="Whether the process lives", response_model=shown.Live)
 async def healthz() -> Response:
     """200 while its loop turns; it says nothing of the servers."""
     return json({"status": "live"})
 
 
-@router.get("/readyz", summary="Whether the gateway can work")
+@router.get(
+    "/readyz",
+    summary="Whether the gateway can work",
+    response_model=shown.Ready,
+    responses={503: {"model": shown.Ready, "description": "It cannot."}},
+)
 async def readyz(gateway: At) -> Response:
     """200 where PostgreSQL and Redis answer, else 503 with which of them does not."""
     postgres, redis = await asyncio.gather(_postgres(gateway), _redis(gateway))
@@ -38,7 +44,9 @@ async def readyz(gateway: At) -> Response:
     return json(body, 200 if postgres and redis else 503)
 
 
-@router.get("/metrics", summary="Metrics in Prometheus's text format")
+@router.get(
+    "/metrics", summary="Metrics in Prometheus's text format", response_class=PlainTextResponse
+)
 async def metrics(request: Request, gateway: At) -> Response:
     """Requests by route and status, their times, and what is under way."""
     counted: Any = request.app.state.metrics

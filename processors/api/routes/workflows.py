@@ -58,6 +58,7 @@ VALIDATIONS_MAX = 2  # at once: each is a thread that computes
 _validating = asyncio.Semaphore(VALIDATIONS_MAX)
 
 router = APIRouter(prefix="/api/v1/workflows", tags=["workflows"], route_class=DefinitionRoute)
+validating = APIRouter(prefix="/api/v1", tags=["workflows"], route_class=DefinitionRoute)
 
 
 @router.post("", status_code=201, response_model=shown.WorkflowOutcome, openapi_extra=DOCUMENT)
@@ -72,7 +73,7 @@ async def create_workflow(document: Document, sending: Sending) -> Response:
     )
 
 
-@router.post("/validate", response_model=shown.Plan, openapi_extra=DOCUMENT)
+@validating.post("/validate", response_model=shown.Plan, openapi_extra=DOCUMENT)
 async def validate_workflow(document: Document) -> Response:
     """Check a definition and show its plan; nothing is stored."""
     async with _validating:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from aggregates.decider import Reference, fold
+from aggregates.definitions.rules import INPUT_BYTES_MAX
 from aggregates.execution import (
     EXECUTION,
     CancelExecution,
@@ -44,6 +45,11 @@ from tests.flows import flow
 from tests.spec import NOW, ROOT, after, given
 
 # Starting ---------------------------------------------------------------------------------------
+
+
+def test_an_input_is_bounded():
+    large = "x" * (INPUT_BYTES_MAX + 1)
+    given().when(start(CHAIN, input=large)).refused("TOO_LARGE", "/input")
 
 
 def test_starting_enters_the_first_phase_and_schedules_what_waits_for_nothing():
