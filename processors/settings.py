@@ -80,6 +80,8 @@ class Settings(AccessSettings):
     """How long a request waits for its command's outcome."""
     api_connections: int = Field(8, ge=1, le=200)
     """To PostgreSQL, for the reads of one gateway."""
+    api_sockets: int = Field(2_000, ge=1, le=100_000)
+    """How many WebSockets one gateway keeps open; more are told to come back."""
 
     @field_validator(
         *("database_url", "redis_url", "metrics_port", "kek", "kek_file", "tenant_keys"),

@@ -16,6 +16,7 @@ from processors.api.principal import Principal
 from processors.api.reached import Reached
 from processors.api.trouble import AWAY, busy, unavailable
 from processors.client import Client
+from processors.following.following import Following
 from processors.settings import Addresses, Settings
 from streams.bus import Bus
 from streams.logs.postgres import PostgresLog
@@ -33,6 +34,7 @@ class Gateway:
         self.settings = settings
         self.client = Client(addresses, "http", settings)
         self.log = PostgresLog(addresses.database_url, settings.api_connections)
+        self.following = Following(self.log, self.client.bus, settings.api_sockets)
         self.partitions = 0
         self.reached = Reached(self.log)
         self.in_flight: set[str] = set()
@@ -42,7 +44,7 @@ class Gateway:
         await self.client.__aenter__()
         try:
             await self.log.open()
-            self.partitions = await self.log.partitions()
+            self.partitions = self.following.partitions = await self.log.partitions()
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
@@ -54,6 +56,7 @@ class Gateway:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self.following.close()
         await self.reached.close()
         await self.client.__aexit__(None, None, None)
         await self.log.close()

@@ -47,6 +47,20 @@ class ApiMetrics:
             registry=self._registry,
         )
 
+        self.sockets = Gauge(
+            f"{PREFIX}_websockets", "WebSockets that are open", registry=self._registry
+        )
+        self._closed = Counter(
+            f"{PREFIX}_websockets_closed",
+            "WebSockets that ended, by close code; 0 is the other side",
+            ("code",),
+            registry=self._registry,
+        )
+
+    def closed(self, code: int) -> None:
+        """One WebSocket less."""
+        self._closed.labels(str(code)).inc()
+
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """One request more."""
         method = method if method in METHODS else "other"

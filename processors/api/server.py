@@ -13,6 +13,7 @@ import uvicorn
 
 from processors.api.app import make_app
 from processors.api.protocol import BoundedProtocol
+from processors.api.socket_protocol import OPTIONS as SOCKETS
 from processors.settings import Addresses, BadSettings, Settings
 from processors.worker import GC_ALLOCATIONS
 
@@ -53,6 +54,7 @@ async def serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        **SOCKETS,
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,

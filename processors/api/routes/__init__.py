@@ -12,8 +12,9 @@ from processors.api.routes.projections import router as projections
 from processors.api.routes.steering import router as steering
 from processors.api.routes.workflows import router as workflows
 from processors.api.routes.workflows import validating
+from processors.api.sockets import router as sockets
 
 ROUTERS: tuple[APIRouter, ...] = (
     *(workflows, validating, executions, history, steering),
-    *(agents, dead_letters, projections, outcomes, health),
+    *(agents, dead_letters, projections, outcomes, health, sockets),
 )

@@ -52,6 +52,7 @@ async def metrics(request: Request, gateway: At) -> Response:
     counted: Any = request.app.state.metrics
     counted.waiting.set(len(gateway.in_flight))
     counted.reading.set(gateway.reads)
+    counted.sockets.set(gateway.following.followers)
     return Response(counted.text(), headers={"Content-Type": CONTENT_TYPE})
 
 
