@@ -23,6 +23,7 @@ from processors.allocation.watch import Watch
 from processors.command_feed import CommandFeed
 from processors.command_processor import CommandProcessor
 from processors.event_feed import EventFeed
+from processors.hand_over import HandOver
 from processors.inbox import Inbox
 from processors.keys import keyring_of
 from processors.letter_carrier import LetterCarrier
@@ -41,6 +42,9 @@ from streams.log import WRITER
 from streams.logs.postgres import PostgresLog
 from streams.transport import App, make_app
 
+PROJECTIONS_PACE_S = 0.02
+"""Read models are so late at most where much happens, and cost a tenth of what they would."""
+
 ROLES = ("commands", "managers", "projections")
 
 
@@ -58,6 +62,7 @@ class Worker:
         self.keys = keyring_of(settings, self.log)
         self.engine = engine_shown(settings)
         self.feeds: list[tuple[CommandFeed | EventFeed, Any]] = []
+        self.beside: HandOver | None = None
         wanted = set(roles)
         if "commands" in wanted:
             self.feeds.append(self._commands())
@@ -79,6 +84,7 @@ class Worker:
             keys=self.keys,
             admission=admission(self.settings),
         )
+        self.beside = processor.hand_over = HandOver(processor.committed)
         inbox = Inbox(self.log, self.bus, 0, self.name, self.keys)
         return CommandFeed(processor, inbox), processor
 
@@ -94,13 +100,16 @@ class Worker:
         sender = TaskSender(self.log, self.bus, 0, directory, epoch_of, token)
         watch = Watch(directory, states, sender)
         loop = ProcessManager(Roster(MANAGERS), self.log, sender, leases, 0, _now, watch)
-        return EventFeed(MANAGERS_TOPIC, loop, self.log, self.bus), loop
+        return EventFeed(MANAGERS_TOPIC, loop, self.log, self.bus, self.beside), loop
 
     def _projections(self) -> tuple[EventFeed, Projector]:
         carrier = LetterCarrier(self.log, self.bus, self.keys, self.engine)
         leases = self._leases(PROJECTIONS_TOPIC)
         projector = Projector(PROJECTIONS, self.log, leases, 0, carrier=carrier)
-        return EventFeed(PROJECTIONS_TOPIC, projector, self.log, self.bus), projector
+        feed = EventFeed(
+            PROJECTIONS_TOPIC, projector, self.log, self.bus, pace_s=PROJECTIONS_PACE_S
+        )
+        return feed, projector
 
     def app(self) -> App:
         """The Faust app with one agent a feed."""

@@ -21,6 +21,7 @@ from processors.blueprints import Blueprints
 from processors.command_counters import Counters
 from processors.decide import decide_batch
 from processors.decided import Decided, refused_content
+from processors.hand_over import HandOver
 from processors.mirroring import Mirroring
 from processors.partition_state import PartitionState, open_partition
 from processors.sealing import seal_letters
@@ -61,6 +62,8 @@ class CommandProcessor:
     parts: dict[int, PartitionState] = field(default_factory=dict)
     careful: dict[int, int] = field(default_factory=dict)
     """How many entries of a partition may be tried at once, after the log refused some."""
+    hand_over: HandOver | None = None
+    """For whoever follows the log in this process."""
     crashes: dict[int, dict[str, int]] = field(default_factory=dict)
     """How often commands of a partition broke its state, over its taking again and again."""
     plans: Blueprints = field(init=False)
@@ -97,6 +100,11 @@ class CommandProcessor:
         """Whether the partition is open and nothing of its state was dropped."""
         part = self.parts.get(partition)
         return part is not None and part.valid
+
+    def committed(self, partition: int) -> int | None:
+        """The last position of the log, as far as it is ours to say."""
+        part = self.parts.get(partition)
+        return part.cursor.position if part is not None and part.valid else None
 
     async def reopen(self, partition: int) -> bool:
         """Take a dropped partition again under a new epoch; False where somebody else has it."""
@@ -215,6 +223,9 @@ class CommandProcessor:
                 held = self.leases.held.get(one.share.partition)
                 if held is not None and held.epoch == one.share.epoch:  # not taken again since
                     self.leases.forget(one.share.partition)
+        if self.hand_over is not None:
+            for one in done:
+                self.hand_over.give(one.share.partition, one.share.head + 1, one.share.messages)
         await self.mirroring.publish(done)
 
     @staticmethod

@@ -8,9 +8,11 @@ from typing import Protocol
 
 import structlog
 
+from processors.hand_over import HandOver
 from processors.leased_feed import PAUSE_S, LeasedFeed, Worker
 from streams.bus import Bus
 from streams.codec import decode_event
+from streams.ending import end
 from streams.feed import Batch
 from streams.log import Log, LogUnavailable
 from streams.tail import Tail
@@ -32,10 +34,28 @@ class Reader(Worker, Protocol):
 class EventFeed(LeasedFeed):
     """Batches of decoded events over the owned partitions; keeps the `streams.feed` promise."""
 
-    def __init__(self, topic: str, reader: Reader, log: Log, bus: Bus) -> None:
+    def __init__(
+        self,
+        topic: str,
+        reader: Reader,
+        log: Log,
+        bus: Bus,
+        beside: HandOver | None = None,
+        pace_s: float = 0.0,
+    ) -> None:
+        """`beside` has what is committed in this process; the way over Redis is the other one.
+
+        `pace_s` is how long one batch begins after another, at least: what is read seldom is read
+        in large batches, and costs less. After a quiet time nothing waits.
+        """
         super().__init__(topic, reader)
         self.reader = reader
         self.tail = Tail(log, bus)
+        self.beside = beside
+        self.pace_s = pace_s
+        self._read_at = float("-inf")
+        self._elsewhere: dict[int, int] = {}
+        self._reading: asyncio.Task[dict[int, list[bytes]]] | None = None
         self._positions: dict[int, int] = {}
         self._rewound = False
 
@@ -51,13 +71,19 @@ class EventFeed(LeasedFeed):
             if not positions:
                 await asyncio.sleep(UNOWNED_S)
                 return None
-            found = await self.tail.read(positions, BLOCK_MS)
+            if self.pace_s:
+                await self._keep_pace()
+            if self.beside is None:
+                found = await self.tail.read(positions, BLOCK_MS)
+            else:
+                found = await self._either(self.beside, positions)
         except LogUnavailable as error:
             logger.warning("events_unavailable", topic=self.topic, error=str(error))
             await asyncio.sleep(PAUSE_S)
             return None
         if not found:
             return None
+        self._read_at = asyncio.get_running_loop().time()
         entries = {}
         for partition, messages in found.items():
             # A partition that was opened again meanwhile reads on from where it was opened.
@@ -65,6 +91,49 @@ class EventFeed(LeasedFeed):
                 entries[partition] = [decode_event(raw) for raw in messages]
                 self._positions[partition] += len(messages)
         return Batch(tuple(entries), entries) if entries else None
+
+    async def stop(self) -> None:
+        """Read nothing more, finish what is in hand, and hand the leases over."""
+        await end(self._reading)
+        await super().stop()
+
+    async def _keep_pace(self) -> None:
+        now = asyncio.get_running_loop().time
+        if (early_s := self._read_at + self.pace_s - now()) > 0:
+            await asyncio.sleep(early_s)
+
+    async def _either(self, beside: HandOver, positions: dict[int, int]) -> dict[int, list[bytes]]:
+        """What was committed beside us, or is elsewhere; waits a while for the first of either.
+
+        The read of what is elsewhere goes on from one call to the next, and never twice at once.
+        """
+        found = self._next(beside, positions)
+        if not found:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BLOCK_MS / 1_000):
+                    await beside.arrived()
+                found = self._next(beside, positions)
+        return found
+
+    def _next(self, beside: HandOver, positions: dict[int, int]) -> dict[int, list[bytes]]:
+        found = beside.take(positions)
+        if (reading := self._reading) is not None and reading.done():
+            self._reading = None
+            for partition, messages in reading.result().items():
+                if positions.get(partition) == self._elsewhere[partition]:
+                    found.setdefault(partition, messages)
+        left = {p: at for p, at in positions.items() if p not in found}
+        elsewhere = beside.elsewhere(left)
+        if self._reading is not None and elsewhere.keys() - self._elsewhere.keys():
+            self._reading.cancel()  # it waits for others
+            self._reading = None
+        if elsewhere and self._reading is None:
+            self._elsewhere = elsewhere
+            self._reading = asyncio.create_task(
+                self.tail.read(elsewhere, BLOCK_MS), name=f"{self.topic} elsewhere"
+            )
+            self._reading.add_done_callback(lambda _: beside.wake())
+        return found
 
     async def rewind(self) -> None:
         """The agent crashed: open every partition again at its durable position."""

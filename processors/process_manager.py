@@ -60,7 +60,7 @@ class ProcessManager:
     """Snapshots that could not be used."""
     plans: Blueprints = field(init=False)
     _ticking: asyncio.Task[None] | None = None
-    _unmoved: dict[int, Part] = field(default_factory=dict)
+    _unmoved: dict[int, tuple[Part, int]] = field(default_factory=dict)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _looked: float = 0.0
 
@@ -108,6 +108,7 @@ class ProcessManager:
         """Save where partitions that are handed over stand, and forget them."""
         mine = {p: part for p in partitions if (part := self.parts.get(p)) is not None}
         try:
+            await self.move_cursors()
             await self.save([p for p, part in mine.items() if self._changed(part)])
         finally:
             for partition in partitions:
@@ -121,6 +122,7 @@ class ProcessManager:
             await self.watch.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_S):
+                await self.move_cursors()
                 await self.save([p for p, part in self.parts.items() if self._changed(part)])
 
     # Events -------------------------------------------------------------------------------------
@@ -158,8 +160,12 @@ class ProcessManager:
                 self.positions[partition] = part.position
                 moved[partition] = part
         await self._send(effects)
-        if moved:
-            await self._advance(moved)
+        for partition, part in moved.items():
+            part.sending = False
+            self._unmoved[partition] = (part, part.position)  # the next tick moves all at once
+        await self.save(
+            [p for p, part in moved.items() if part.position - part.saved >= SNAPSHOT_EVENTS]
+        )
 
     async def _found(self, events: Sequence[Event]) -> dict[Reference, Blueprint]:
         needed = {reference(event) for event in events if event.type in REFERRING}
@@ -175,29 +181,32 @@ class ProcessManager:
                 logger.warning("effects_wait", error=str(error))
                 await asyncio.sleep(RETRY_S)
 
-    async def _advance(self, moved: Mapping[int, Part]) -> None:
-        for part in moved.values():
-            part.sending = False
-        at = {partition: part.position for partition, part in moved.items()}
-        moves = [(partition, part.epoch, at[partition]) for partition, part in moved.items()]
+    async def move_cursors(self) -> None:
+        """Move the cursors to what was handled and sent: once a tick, not once a batch.
+
+        What is handled and sent meanwhile is done again by whoever goes on after a crash.
+        """
+        moved = {
+            p: (part, at) for p, (part, at) in self._unmoved.items() if self.parts.get(p) is part
+        }
+        self._unmoved = {}
+        if not moved:
+            return
+        moves = [(partition, part.epoch, at) for partition, (part, at) in moved.items()]
         try:
             ours = await self.log.advance(TOPIC, moves)
-        except LogUnavailable as error:  # the next batch moves further, or the next tick
+        except LogUnavailable as error:  # the next tick moves further
             logger.warning("cursor_waits", error=str(error))
-            self._unmoved.update(moved)
+            self._unmoved = moved | self._unmoved
             return
-        grown = []
-        for partition, part in moved.items():
+        for partition, (part, at) in moved.items():
             cursor = self.leases.held.get(partition)
             if cursor is None or cursor.epoch != part.epoch:
                 continue
             if partition not in ours:
                 self.leases.forget(partition)
-                continue
-            cursor.position = at[partition]  # where to begin if it is opened again
-            if part.position - part.saved >= SNAPSHOT_EVENTS:
-                grown.append(partition)
-        await self.save(grown)
+            else:
+                cursor.position = at  # where to begin if it is opened again
 
     # Parked keys --------------------------------------------------------------------------------
 
@@ -300,22 +309,11 @@ class ProcessManager:
                     logger.exception("timers_failed", partition=partition)
                     self.close(partition)  # it is opened again, its state as it was saved
             await self._send(due)
-            await self._move_again()
+            await self.move_cursors()
             await self.save(self._stale(now))
             if now - self._looked >= LOOK_S:
                 self._looked = now
                 await self._look()
-
-    async def _move_again(self) -> None:
-        """Move the cursors that the log was not there to move, where nothing is being sent."""
-        late = {
-            partition: part
-            for partition, part in self._unmoved.items()
-            if self.parts.get(partition) is part and not part.sending
-        }
-        self._unmoved.clear()
-        if late:
-            await self._advance(late)
 
     def _stale(self, now: float) -> list[int]:
         """The partitions whose timers would be too late from their snapshots, the oldest first.

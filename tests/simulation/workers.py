@@ -14,6 +14,7 @@ from typing import Any
 from processors.command_feed import CommandFeed
 from processors.command_processor import CommandProcessor
 from processors.event_feed import EventFeed
+from processors.hand_over import HandOver
 from processors.manager_states import Roster
 from processors.managers import MANAGERS
 from processors.process_manager import TOPIC, ProcessManager
@@ -58,6 +59,7 @@ class Worker:
             lambda: BEGINNING + timedelta(seconds=loop.time()),
             0,
         )
+        beside = self.processor.hand_over = HandOver(self.processor.committed)
         inbox: Any = NoInbox()
         log_, bus = wires("managers")
         leases = Leases(log_, TOPIC, name, LEASE_S)
@@ -68,7 +70,7 @@ class Worker:
 
         self.sender = TaskSender(log_, bus, 0, None, epoch_of)
         self.managers = ProcessManager(Roster(MANAGERS), log_, self.sender, leases, 0, loop.time)
-        self.event_feed = EventFeed(TOPIC, self.managers, log_, bus)
+        self.event_feed = EventFeed(TOPIC, self.managers, log_, bus, beside)
         self.feeds: list[tuple[Any, Any]] = [
             (CommandFeed(self.processor, inbox), self.processor),
             (self.event_feed, self.managers),
