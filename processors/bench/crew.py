@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,12 +17,19 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from processors.access.own import Shown, shown
+from processors.access.principal import Role
 from processors.agents import Agent, AgentHost, Assignment, register
 from processors.cli.exits import run
+from processors.commands import deregister_agent
+from processors.keys import keyring_of
 from processors.running import find
 from processors.settings import read_settings
 from processors.worker import GC_ALLOCATIONS
+from streams.bus import Bus, BusUnavailable
+from streams.codec import encode_command, stamped
 from streams.logs.postgres import PostgresLog
+from streams.partition import COMMANDS_INBOX
 
 FLUSH_S = 0.05  # notes are written this long after the first of them, all together
 GRACE_S = 0.3  # nobody misses a task of a measurement that has ended
@@ -60,31 +68,46 @@ def crew(
     """Serve roles until told to stop, and note in a file who got which task when."""
 
     async def work() -> None:
-        book = Notebook(notes)
+        book, settings = Notebook(notes), read_settings()
         made = [
             Agent(f"{roles[0]}-{n}", tuple(roles), handler(book, n), capacity)
             for n in range(agents)
         ]
-        addresses = find(read_settings())
+        addresses = find(settings)
         log = PostgresLog(addresses.database_url, 1)
         await log.open()
-        partitions = await log.partitions()
-        await log.close()
+        keys, token = keyring_of(settings, log), shown(settings, roles=[Role.AGENT])
         gc.freeze()
         gc.set_threshold(GC_ALLOCATIONS)
         all_hosts = [
-            AgentHost(addresses.redis_url, made[at::hosts], name=f"{roles[0]}-host-{at}")
+            AgentHost(
+                addresses.redis_url,
+                made[at::hosts],
+                name=f"{roles[0]}-host-{at}",
+                keys=keys,
+                token=token,
+            )
             for at in range(hosts)
         ]
         for host in all_hosts:
             host.start()
         try:
-            await register(all_hosts[0].bus, made, partitions)
+            await register(all_hosts[0].bus, made, await log.partitions(), token)
             await asyncio.gather(*(host.ended() for host in all_hosts))
         finally:
+            await _forget(all_hosts[0].bus, made, token)
             await asyncio.gather(*(host.stop(GRACE_S) for host in all_hosts))
+            await log.close()
 
     run(work, stop_is_success=True)
+
+
+async def _forget(bus: Bus, agents: Sequence[Agent], token: Shown) -> None:
+    """The engine need not know them any longer; a deployment that goes on would list them."""
+    made = [deregister_agent(agent.agent_id) for agent in agents]
+    messages = [stamped(encode_command(command), token()) for command in made]
+    with suppress(BusUnavailable):
+        await bus.append({COMMANDS_INBOX: messages})
 
 
 def handler(book: Notebook, number: int) -> Callable[[Assignment], Any]:

@@ -18,7 +18,7 @@ from processors.bench.measure import OURSELVES
 from processors.bench.notes import Notes
 from processors.client import Client
 from processors.local_engine import WORKERS
-from processors.settings import Addresses
+from processors.settings import Addresses, read_settings
 from processors.supervisor import Supervisor
 
 CREW, CLIENT = "agents", "client"
@@ -82,7 +82,7 @@ async def deployed(
         notes, logs = Notes(Path(directory, "notes")), Path(directory, "logs")
         async with (
             Supervisor(addresses.environment(), logs, restarts_max=0) as supervisor,
-            Client(addresses, actor="bench") as client,
+            Client(addresses, "bench", read_settings().at(addresses)) as client,
             Ends(client.log, client.bus) as ends,
         ):
             for name, arguments in [

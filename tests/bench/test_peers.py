@@ -25,6 +25,7 @@ from processors.bench.works import WORKS, Work
 from processors.cli.exits import Failed
 from processors.supervisor import ChildFailed
 from tests.bench.conftest import PARTITIONS
+from tests.system.engine import until
 
 BY_NAME = {work.name: work for work in WORKS}
 SIZES = {"w1": 6, "w1-idle": 2, "w2": 1, "w3": 3, "w4": 20}
@@ -94,6 +95,12 @@ async def test_workers_that_run_already_are_measured(engine: Deployed) -> None:
         "w1, CPU of agents",
         "w1, CPU of client",
     }
+    gone = "SELECT count(*) FROM events WHERE type = 'AgentDeregistered'"
+
+    async def forgotten() -> bool:
+        return await engine.client.pool.fetchval(gone) >= How().agents
+
+    await until(forgotten, "the end of the agents")  # a deployment that goes on lists none
 
 
 def test_existing_workers_need_servers_that_are_named() -> None:
