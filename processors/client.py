@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -139,7 +138,7 @@ class Client:
 
     async def call(self, command: Command, timeout_s: float = TIMEOUT_S) -> Outcome:
         """Publish a command and wait for its outcome; raises Rejected, NoAnswer or BusFull."""
-        command = await self._sealed(self._named(replace(command, reply_to=self._replies)))
+        command = await self._sealed(self._named(command.but(reply_to=self._replies)))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         answer: asyncio.Future[Outcome] = loop.create_future()
@@ -175,7 +174,7 @@ class Client:
         token, tenant = command.token or self.token(), command.tenant
         if token is not None and tenant == DEFAULT_TENANT:
             tenant = tenant_of(token) or tenant  # for its keys; the engine asks the token itself
-        return replace(command, actor=command.actor or self.actor, token=token, tenant=tenant)
+        return command.but(actor=command.actor or self.actor, token=token, tenant=tenant)
 
     async def _sealed(self, command: Command) -> Command:
         """The command with its payloads sealed; one that is sealed stays the same."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from asyncio import sleep
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -27,7 +26,7 @@ from processors.partition_state import REFUSAL, Held, PartitionState, settle_out
 from processors.replies import encode_outcome
 from processors.sealing import seal_definition, settle
 from processors.vocabulary import Vocabulary
-from streams.codec import Poison, decode_command, digest_of, encode_event
+from streams.codec import Poison, decode_command, encode_event
 from streams.log import DeadLetter, DefinitionRow, Log, Share
 from streams.message import Command, Outcome
 from streams.partition import commands_key, partition_of
@@ -112,6 +111,7 @@ async def decide_batch(
             if not part.valid:
                 break
         if part.valid:
+            part.forget_old()
             part.head, part.number, part.offset = share.last, share.number, share.stream_offset
             room -= len(share.messages)
             done.append(decided)
@@ -130,13 +130,12 @@ def _read(
     commands: list[Typed] = []
     refused: Refused | None = None
     seconds = now.timestamp()
-    partition = decided.share.partition
+    partition, typed_of = decided.share.partition, names.command
     for place, (entry, raw) in enumerate(decided.entries):
         try:
             command = decode_command(raw)
             subject = command.subject
-            own = partition_of(command.root, partitions)
-            if own != partition:
+            if (own := partition_of(command.root, partitions)) != partition:
                 raise Poison(
                     f"WRONG_PARTITION: {subject} belongs to partition {own};"
                     " whoever cannot compute it publishes to the stream `commands`."
@@ -151,7 +150,7 @@ def _read(
             commands.append((place, command, subject, refused))
             continue
         try:
-            commands.append((place, command, subject, names.command(command)))
+            commands.append((place, command, subject, typed_of(command)))
         except Refused as error:
             commands.append((place, command, subject, error))
     return commands
@@ -180,22 +179,19 @@ async def _attach(names: Vocabulary, plans: Blueprints, commands: Sequence[Typed
 
 
 def _decide(decided: Decided, one: Typed, now: datetime, stamp: str, keys: Keyring | None) -> None:
-    """One command: a repeat, a refusal, or events; always an outcome."""
+    """One command: a repeat, a refusal, or events; always an outcome.
+
+    All events are encoded before the first one counts: one that cannot be leaves none of them.
+    """
     part, share = decided.part, decided.share
     place, command, subject, typed = one
     # What came in clear was sealed: its digest would tell of it, and is not kept.
-    digest = None if place in decided.came_clear else digest_of(command)
-    known = part.outcomes.get(command.id)
-    if known is not None:
-        if known.digest != digest and None not in (known.digest, digest):
-            conflict(decided, place, command)
-            return
-        decided.repeats += 1
-        if command.reply_to:
-            decided.replies.append((command.reply_to, encode_outcome(known, repeated=True)))
+    digest = None if place in decided.came_clear else command.digest
+    if command.id in part.outcomes:
+        _repeat(decided, place, command, digest)
         return
     held = part.held.get(subject)
-    first = share.last + 1
+    first = share.head + len(share.messages) + 1
     problem = None
     try:
         if isinstance(typed, Refused):
@@ -213,7 +209,14 @@ def _decide(decided: Decided, one: Typed, now: datetime, stamp: str, keys: Keyri
             detail = f"{subject} is at version {held.version:,}, not {command.expected:,}."
             raise Refused("VERSION_CONFLICT", detail, version=held.version)
         events = held.decider.decide(held.state, typed, now)
-        messages = _encoded(share, held, command, subject, events, stamp)
+        partition, version, messages = share.partition, held.version, []
+        for ahead, event in enumerate(events):
+            name = type(event).__name__
+            at = first + ahead
+            version += 1
+            messages.append(
+                encode_event(partition, at, name, subject, version, stamp, command, event)
+            )
     except Refused as error:
         problem = error.problem()
         decided.refusals += 1
@@ -225,31 +228,24 @@ def _decide(decided: Decided, one: Typed, now: datetime, stamp: str, keys: Keyri
     else:
         if not _record(decided, place, command, subject, events, messages, keys):
             return
-    outcome = Outcome(command.id, share.partition, first, share.last, problem, digest=digest)
-    made = share.last - first + 1
+    last = share.head + len(share.messages)
+    outcome = Outcome(command.id, share.partition, first, last, problem, False, digest)
+    made = last - first + 1
     share.commands.append((command.id, made) if digest is None else (command.id, made, digest))
-    part.remember(outcome)
+    part.outcomes[command.id] = outcome
     if command.reply_to:
         decided.replies.append((command.reply_to, encode_outcome(outcome)))
 
 
-def _encoded(
-    share: Share, held: Held, command: Command, subject: str, events: list[Any], stamp: str
-) -> list[bytes]:
-    """All are encoded before the first one counts: one that cannot be leaves none of the others."""
-    return [
-        encode_event(
-            share.partition,
-            share.last + place,
-            type(event).__name__,
-            subject,
-            held.version + place,
-            stamp,
-            command,
-            event,
-        )
-        for place, event in enumerate(events, 1)
-    ]
+def _repeat(decided: Decided, place: int, command: Command, digest: int | None) -> None:
+    """A command whose id was handled before: its first outcome again, or a conflict."""
+    known = decided.part.outcomes[command.id]
+    if known.digest != digest and None not in (known.digest, digest):
+        conflict(decided, place, command)
+        return
+    decided.repeats += 1
+    if command.reply_to:
+        decided.replies.append((command.reply_to, encode_outcome(known, repeated=True)))
 
 
 def _record(
@@ -272,10 +268,10 @@ def _record(
         reason = RuntimeError(f"its events broke the state, {CRASHES_MAX} times")
         quarantine(decided, place, command, reason)
         return False
-    decider = held.decider
+    evolve = held.decider.evolve
     try:
         for event in events:
-            held.state = decider.evolve(held.state, event)
+            held.state = evolve(held.state, event)
     except Exception:
         logger.exception("state_broken", command=command.type, subject=subject)
         if len(part.crashes) >= CRASHING_MAX:
@@ -283,13 +279,17 @@ def _record(
         part.crashes[command.id] = part.crashes.get(command.id, 0) + 1
         part.valid = False
         return False
-    for event, message in zip(events, messages, strict=True):
-        _append(share, type(event).__name__, subject, message)
-        if type(event) in BESIDE:
+    if not events:
+        return True
+    for event in events:
+        kind = type(event)
+        share.types.append(kind.__name__)
+        share.subjects.append(subject)
+        if kind in BESIDE:
             _keep_beside(share, command, event, keys)
-    if events:
-        held.version, held.changed = held.version + len(events), True
-        held.tenant = held.tenant or command.tenant
+    share.messages += messages
+    held.version, held.changed = held.version + len(events), True
+    held.tenant = held.tenant or command.tenant
     return True
 
 
@@ -309,7 +309,7 @@ def _refuse(
         if held.tenant != command.tenant and held.tenant:
             # It is in the trail of whoever was attacked; what lies under one id is one tenant's.
             said["command_tenant"] = command.tenant
-            command = replace(command, tenant=held.tenant)
+            command = command.but(tenant=held.tenant)
     message = encode_event(
         share.partition, share.last + 1, REFUSAL, subject, version, stamp, command, said
     )

@@ -69,7 +69,11 @@ class PartitionState:
     def remember(self, outcome: Outcome) -> None:
         """Keep an outcome for repeats, within the bound."""
         self.outcomes[outcome.command_id] = outcome
-        if len(self.outcomes) > RECENT_COMMANDS_MAX:
+        self.forget_old()
+
+    def forget_old(self) -> None:
+        """Keep the outcomes within their bound."""
+        for _ in range(len(self.outcomes) - RECENT_COMMANDS_MAX):
             forgotten, _ = self.outcomes.popitem(last=False)
             self.unsure.discard(forgotten)
             self.conflicts.discard(forgotten)

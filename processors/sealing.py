@@ -52,7 +52,7 @@ async def sealed(keys: Keyring | None, command: Command) -> Command:
         name: seal(sealer, marks[name], data[name], command.subject, _salt(command))
         for name in wanted
     }
-    return replace(command, data=data | fresh)
+    return command.but(data=data | fresh)
 
 
 async def settle(keys: Keyring, commands: list[Typed]) -> set[int]:

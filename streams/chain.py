@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,15 +46,17 @@ def link(
     digest = sha256(previous)
     digest.update(orjson.dumps([partition, number, epoch, first, stamp, commands]))
     digest.update(checksums)
-    for message in messages:
-        digest.update(b"\n")
-        digest.update(message)
+    if messages:  # each with a line break before it; at once, as it is large
+        digest.update(b"\n" + b"\n".join(messages))
     return digest.digest()
 
 
 def checksums_of(messages: Sequence[bytes]) -> bytes:
     """Four bytes an event (CRC-32): the hash says that a commit was changed, these say where."""
-    return b"".join([crc32(message).to_bytes(4) for message in messages])
+    checksums = array("I", map(crc32, messages))
+    if sys.byteorder == "little":
+        checksums.byteswap()
+    return checksums.tobytes()
 
 
 def seal(share: Share, time: datetime) -> None:

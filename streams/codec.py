@@ -8,12 +8,14 @@ means application/json; so is `dataschema` while an event type is in its first v
 from __future__ import annotations
 
 import re
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeGuard
-from zlib import crc32
 
+import msgspec
 import orjson
 
-from streams.message import DEFAULT_TENANT, Command, Event
+from streams import quick
+from streams.message import DEFAULT_TENANT, TOKEN_CHARS_MAX, Command, Event
 from streams.strict import Malformed, parse
 
 SOURCE = "agentcore"
@@ -21,12 +23,10 @@ SPEC_VERSION = "1.0"
 
 COMMAND_BYTES_MAX = 12 * 1024 * 1024  # a definition of 8 MiB, sealed, and its envelope
 ID_BYTES_MAX = 200
-TOKEN_CHARS_MAX = 8_192
-REPLY_PREFIX = "replies:"
+REPLY_PREFIX = quick.REPLY_PREFIX
 """Outcomes are sent to streams of this prefix only, so that no command writes elsewhere."""
 
-TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""Tenants are part of stream keys, so nothing in them may end or widen a key."""
+TENANT = quick.TENANT
 
 _TOKEN = re.compile(rb"""(token["']?\s*[:=]\s*["']?)[\w-]{4,}\.[\w-]+\.[\w-]*""")
 """A JSON Web Token where an envelope, or what was meant to be one, has it."""
@@ -48,6 +48,29 @@ class Poison(Exception):
     """A message that cannot be understood; it goes to the dead letters, with this reason."""
 
 
+class _Envelope(msgspec.Struct, gc=False, omit_defaults=True):
+    """An event as it is written; msgspec does so in a third of the time that a dictionary takes."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: str
+    tenant: str
+    actor: str
+    causationid: str
+    correlationid: str
+    partition: int
+    position: int
+    version: int
+    data: Any
+    traceparent: str | None = None
+
+
+_write = msgspec.json.Encoder().encode
+
+
 def encode_event(
     partition: int,
     position: int,
@@ -58,26 +81,43 @@ def encode_event(
     command: Command,
     data: Any,
 ) -> bytes:
-    """The bytes of a fact that `command` caused; `data` is a dataclass or a JSON-able object."""
-    envelope = {
-        "specversion": SPEC_VERSION,
-        "id": f"{partition}-{position}",
-        "source": SOURCE,
-        "type": event_type,
-        "subject": subject,
-        "time": time,
-        "tenant": command.tenant,
-        "actor": command.actor,
-        "causationid": command.id,
-        "correlationid": command.correlation or command.id,
-        "partition": partition,
-        "position": position,
-        "version": version,
-        "data": data,
-    }
-    if command.traceparent:
-        envelope["traceparent"] = command.traceparent
-    return orjson.dumps(envelope)
+    """The bytes of a fact that `command` caused; `data` is a dataclass or a JSON-able object.
+
+    Fields of `data` whose names begin with an underscore are the engine's, and are left out.
+    """
+    if type(data) in _SOME_ARE_OURS or (type(data) not in _ALL_ARE_SAID and _ours(type(data))):
+        data = {f.name: getattr(data, f.name) for f in fields(data) if not f.name.startswith("_")}
+    name = command.id
+    return _write(
+        _Envelope(
+            SPEC_VERSION,
+            f"{partition}-{position}",
+            SOURCE,
+            event_type,
+            subject,
+            time,
+            command.tenant,
+            command.actor,
+            name,
+            command.correlation or name,
+            partition,
+            position,
+            version,
+            data,
+            command.traceparent or None,
+        )
+    )
+
+
+_SOME_ARE_OURS: set[type[Any]] = set()
+_ALL_ARE_SAID: set[type[Any]] = {dict}
+
+
+def _ours(kind: type[Any]) -> bool:
+    """Whether a class of events has fields of the engine's own; looked at once."""
+    some = is_dataclass(kind) and any(f.name.startswith("_") for f in fields(kind))
+    (_SOME_ARE_OURS if some else _ALL_ARE_SAID).add(kind)
+    return some
 
 
 def decode_event(raw: bytes | str) -> Event:
@@ -140,6 +180,8 @@ def redacted(raw: bytes) -> bytes:
 
 def decode_command(raw: bytes) -> Command:
     """A command from outside, its envelope checked once; raises Poison."""
+    if (found := quick.command(raw)) is not None:
+        return found
     try:
         envelope = parse(raw, bytes_max=COMMAND_BYTES_MAX)
     except Malformed as error:
@@ -174,7 +216,7 @@ def decode_command(raw: bytes) -> Command:
     token = get("token")
     if token is not None and (type(token) is not str or len(token) > TOKEN_CHARS_MAX):
         raise Poison(f"INVALID_VALUE: `token` is a text of up to {TOKEN_CHARS_MAX:,} characters.")
-    return Command(
+    command = Command(
         name,
         kind,
         aggregate,
@@ -190,15 +232,8 @@ def decode_command(raw: bytes) -> Command:
         expected,
         token,
     )
-
-
-def digest_of(command: Command) -> int:
-    """Four bytes of what is commanded: to whom, by which tenant, with which data.
-
-    A repeat may come with another time, trace or place to reply to, and its keys in another order.
-    """
-    said = (command.type, command.aggregate, command.root, command.tenant, command.data)
-    return crc32(orjson.dumps(said, option=orjson.OPT_SORT_KEYS))
+    command.digest = quick.digest_of(command)
+    return command
 
 
 def _named(value: Any) -> TypeGuard[str]:

@@ -15,7 +15,8 @@ from processors.access.keys import HS256, Key, Keyring
 from processors.access.principal import ANY_TENANT, Principal, Role, Unauthenticated
 from processors.access.roles import granted
 from processors.access.settings import DEFAULT, Expected
-from streams.codec import ID_BYTES_MAX, TENANT, TOKEN_CHARS_MAX
+from streams.codec import ID_BYTES_MAX, TENANT
+from streams.message import TOKEN_CHARS_MAX
 
 LEEWAY_S = 30.0  # by so much the clocks of whoever signs and whoever checks may differ
 REMEMBERED_MAX = 10_000  # valid tokens

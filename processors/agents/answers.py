@@ -6,7 +6,6 @@ task, said here in words, and not a message that nobody can place later.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -105,9 +104,7 @@ def needs_input(
 def delivered_again(raw: bytes, delivery: int) -> bytes:
     """The same answer to a later delivery: another command, since the first may be too late."""
     command = decode_command(raw)
-    return encode_command(
-        replace(command, id=str(uuid7()), data=command.data | {"delivery": delivery})
-    )
+    return encode_command(command.but(id=str(uuid7()), data=command.data | {"delivery": delivery}))
 
 
 def _checked(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
@@ -97,8 +96,7 @@ class Sender:
         at by another name.
         """
         gateway = self.gateway
-        said = replace(
-            command,
+        said = command.but(
             id=command_id(self.who, self.key),
             tenant=self.who.tenant,
             actor=self.who.actor,

@@ -6,9 +6,11 @@ until the event that answers it is seen; a receiver answers a repeat with its fi
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
+
+from msgspec import structs
 
 from processors.managers.manager import Effect, Send
 from streams.message import Command, Event
@@ -82,7 +84,7 @@ class Outstanding:
     def dump(self) -> Any:
         """What is outstanding as JSON-able data; after a restart everything is due at once."""
         return [
-            [name, asdict(sent.command)]
+            [name, structs.asdict(sent.command)]
             for of_root in self.sent.values()
             for name, sent in of_root.items()
         ]

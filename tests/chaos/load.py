@@ -11,7 +11,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,7 @@ class Load:
         elif chance.random() < 0.08:
             await self._pause(run)
         if odd < 0.05:
-            other = replace(starting, data=starting.data | {"input": "another body"})
+            other = starting.but(data=starting.data | {"input": "another body"})
             await self._publish(other)
             self.counted["same id, other body"] += 1
 

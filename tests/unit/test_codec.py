@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -235,6 +235,6 @@ def test_what_the_shell_attached_is_not_stored():
 
 def test_correlation_and_trace_are_handed_on():
     """R70."""
-    said = replace(COMMAND, correlation="all", traceparent="00-1")
+    said = COMMAND.but(correlation="all", traceparent="00-1")
     stored = orjson.loads(encode_event(0, 1, "Done", "e/x", 1, "t", said, Done("a")))
     assert (stored["correlationid"], stored["traceparent"]) == ("all", "00-1")

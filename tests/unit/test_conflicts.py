@@ -10,9 +10,10 @@ import pytest
 from aggregates import DECIDERS
 from processors.partition_state import REFUSAL
 from streams.chain import verify
-from streams.codec import decode_command, digest_of, encode_command
+from streams.codec import decode_command, encode_command
 from streams.log import Share
 from streams.message import Command
+from streams.quick import digest_of
 from tests.partitions import Owner, answer, create, start, told
 from tests.tallies import TALLY, add
 
@@ -29,7 +30,7 @@ async def owner() -> Owner:
 
 def other(command: Command, **data: object) -> Command:
     """Another command under the same id."""
-    return replace(command, data=command.data | data)
+    return command.but(data=command.data | data)
 
 
 @pytest.mark.parametrize("when", ["in one batch", "later", "after a restart"])
@@ -60,7 +61,7 @@ async def test_whom_it_is_for_and_whose_it_is_belongs_to_a_command(owner, change
     """F30: nobody hears the outcome of another tenant's command by guessing its id."""
     said = add(1)
     await owner.say(said)
-    [conflict] = await owner.say(replace(said, **change))
+    [conflict] = await owner.say(said.but(**change))
     assert (conflict.problem or {})["code"] == "CONFLICT"
 
 
@@ -69,8 +70,8 @@ async def test_a_repeat_may_differ_in_what_is_not_the_command(owner):
     said = add(1, text="x")
     [first] = await owner.say(said)
     reordered = dict(reversed(said.data.items()))
-    same = replace(
-        said, data=reordered, time="2027-01-01T00:00:00Z", traceparent="00-1", reply_to="replies:me"
+    same = said.but(
+        data=reordered, time="2027-01-01T00:00:00Z", traceparent="00-1", reply_to="replies:me"
     )
     assert encode_command(same) != encode_command(said)
     [again] = await owner.say(same)
@@ -125,7 +126,7 @@ def test_a_share_says_how_many_events_each_command_has():
 
 
 def of(tenant: str, command: Command) -> Command:
-    return replace(command, tenant=tenant)
+    return command.but(tenant=tenant)
 
 
 @pytest.mark.parametrize("how", ["live", "after a restart", "from a snapshot"])

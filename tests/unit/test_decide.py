@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import orjson
 import pytest
 
@@ -55,8 +53,8 @@ async def test_a_command_that_expects_another_version_is_refused_and_changes_not
     """R50: what a reader has seen may have changed since; the aggregate's owner knows."""
     made = create()
     await owner.say(made)
-    stale = asking(replace(commands.archive_workflow(made.root), expected=0))
-    right = asking(replace(commands.archive_workflow(made.root), expected=1))
+    stale = asking(commands.archive_workflow(made.root).but(expected=0))
+    right = asking(commands.archive_workflow(made.root).but(expected=1))
     [refused, done] = await owner.say(stale, right)
     assert refused.problem
     assert (refused.problem["code"], refused.problem["version"]) == ("VERSION_CONFLICT", 1)

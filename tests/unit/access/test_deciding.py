@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from processors import commands
@@ -87,7 +85,7 @@ async def test_a_refused_attempt_given_again_is_one_attempt(owner):
 
 
 async def test_events_say_who_the_token_says(owner):
-    command = replace(create(), actor="somebody else")
+    command = create().but(actor="somebody else")
     [outcome] = await owner.say(by(command, "designer"))
     assert outcome.problem is None
     [event] = await owner.events()
@@ -98,7 +96,7 @@ async def test_an_attempt_on_another_tenant_is_in_the_trail_of_whom_it_was_made_
     """I14."""
     await owner.say(by(create(), "designer"))
     there = asking(commands.archive_workflow("w"))
-    claimed = replace(there, id=commands.new_id(), tenant="acme")
+    claimed = there.but(id=commands.new_id(), tenant="acme")
     for command in (there, claimed):
         [outcome] = await owner.say(by(command, "admin", tenant="evil", subject="eve"))
         assert outcome.problem
