@@ -232,7 +232,7 @@ def _decide(decided: Decided, one: Typed, now: datetime, stamp: str, keys: Keyri
     outcome = Outcome(command.id, share.partition, first, last, problem, False, digest)
     made = last - first + 1
     share.commands.append((command.id, made) if digest is None else (command.id, made, digest))
-    part.outcomes[command.id] = outcome
+    part.remember(outcome)
     if command.reply_to:
         decided.replies.append((command.reply_to, encode_outcome(outcome)))
 

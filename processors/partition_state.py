@@ -67,12 +67,11 @@ class PartitionState:
         return self.cursor.partition
 
     def remember(self, outcome: Outcome) -> None:
-        """Keep an outcome for repeats, within the bound."""
+        """Keep an outcome for repeats."""
         self.outcomes[outcome.command_id] = outcome
-        self.forget_old()
 
     def forget_old(self) -> None:
-        """Keep the outcomes within their bound."""
+        """Keep the outcomes within their bound; once a batch."""
         for _ in range(len(self.outcomes) - RECENT_COMMANDS_MAX):
             forgotten, _ = self.outcomes.popitem(last=False)
             self.unsure.discard(forgotten)
@@ -91,6 +90,7 @@ async def open_partition(log: Log, cursor: Cursor) -> PartitionState:
             outcome = Outcome(command_id, cursor.partition, first, first + count - 1)
             outcome.digest = said[0] if said else None
             part.remember(outcome)
+            part.forget_old()
             if count == 1:  # it may have been a refusal; looked up if it is ever repeated
                 part.unsure.add(command_id)
             first += count
