@@ -27,8 +27,9 @@ end
 local from = math.max(first, last + 1)
 for position = from, first + n - 1 do
   local message = ARGV[position - first + 3]
-  redis.call('XADD', key, 'MAXLEN', '~', ARGV[2], position .. '-0', 'message', message)
+  redis.call('XADD', key, position .. '-0', 'message', message)
 end
+redis.call('XTRIM', key, 'MAXLEN', '~', ARGV[2])  -- once: with each XADD it is half of the cost
 return {math.max(0, first + n - from), from - first, afresh}
 """
 
