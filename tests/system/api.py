@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +15,9 @@ import httpx
 from processors.api.app import make_app
 from processors.settings import Addresses, Settings
 from tests.servers import Endpoints, empty_redis, fresh_database
-from tests.system.engine import Engine, engine
+from tests.system.engine import ROOT, Engine, engine
+
+START_S_MAX = 20.0
 
 
 @asynccontextmanager
@@ -34,6 +40,25 @@ async def both(servers: Endpoints, **given: Any) -> AsyncIterator[tuple[Engine, 
         addresses = Addresses(database, await empty_redis(servers.redis_url))
         async with engine(addresses) as on, api(addresses, **given) as http:
             yield on, http
+
+
+@asynccontextmanager
+async def gateway(addresses: Addresses) -> AsyncIterator[str]:
+    """The URL of `orchestrator api` as a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "processors", "api", "--port", "0"),
+        cwd=ROOT,
+        env=os.environ | addresses.environment() | {"AGENTCORE_LOG_LEVEL": "ERROR"},
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(START_S_MAX):
+            line = await process.stdout.readline()
+        yield line.decode().rsplit(maxsplit=1)[1]
+    finally:
+        process.terminate()
+        assert await process.wait() == 0
 
 
 def at(written: httpx.Response) -> dict[str, str]:

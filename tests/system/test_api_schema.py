@@ -5,7 +5,6 @@ gateway, an engine behind it, all checks, and no 500 whatever comes in (R50).
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -18,31 +17,12 @@ import pytest
 
 from processors.settings import Addresses
 from tests.servers import Endpoints, empty_redis, fresh_database
-from tests.system.engine import ROOT, agents, definition, engine, until
+from tests.system.api import gateway
+from tests.system.engine import agents, definition, engine, until
 
 CONFIG = (Path(__file__).with_name("schemathesis.toml")).read_text()
 ST = Path(sys.executable).with_name("st")
 EXAMPLES = 3
-START_S_MAX = 20.0
-
-
-@asynccontextmanager
-async def gateway(addresses: Addresses) -> AsyncIterator[str]:
-    """The URL of `orchestrator api` as a process of its own."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "processors", "api", "--port", "0"),
-        cwd=ROOT,
-        env=os.environ | addresses.environment() | {"AGENTCORE_LOG_LEVEL": "ERROR"},
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(START_S_MAX):
-            line = await process.stdout.readline()
-        yield line.decode().rsplit(maxsplit=1)[1]
-    finally:
-        process.terminate()
-        assert await process.wait() == 0
 
 
 @asynccontextmanager

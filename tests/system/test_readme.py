@@ -19,6 +19,7 @@ from migrations.apply import migrate
 from processors.settings import Addresses
 from streams.bus import Bus
 from streams.partition import COMMANDS_INBOX
+from tests.system.api import gateway
 from tests.system.engine import agents, engine, until
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,26 @@ async def test_the_tour_works_on_a_running_engine(database, redis_url):
         for words in lines(tour):
             assert words[:3] == ["uv", "run", "orchestrator"]
             await asyncio.to_thread(orchestrator, words[3:], addresses)
+
+
+async def test_the_tour_over_http_works_on_a_running_engine(database, redis_url):
+    """As it stands, but for the port."""
+    [tour] = blocks("sh http")
+    addresses = Addresses(database, redis_url)
+    assert "localhost:8002" in tour
+    async with engine(addresses), gateway(addresses) as url:
+        said = await asyncio.to_thread(
+            subprocess.run,
+            ["bash", "-euo", "pipefail", "-c", tour.replace("http://localhost:8002", url)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S_MAX,
+        )
+    assert said.returncode == 0, said.stderr
+    assert '"current_phase"' in said.stdout
+    assert '"type":"ExecutionStarted"' in said.stdout
+    assert said.stdout.count('"status":"accepted"') == 2
 
 
 def orchestrator(arguments: list[str], addresses: Addresses) -> str:
