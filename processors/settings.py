@@ -82,6 +82,8 @@ class Settings(AccessSettings):
     """To PostgreSQL, for the reads of one gateway."""
     api_sockets: int = Field(2_000, ge=1, le=100_000)
     """How many WebSockets one gateway keeps open; more are told to come back."""
+    api_rate: float = Field(2_000.0, gt=0, le=1e6)
+    """How many requests a second one gateway answers for one tenant."""
 
     @field_validator(
         *("database_url", "redis_url", "metrics_port", "kek", "kek_file", "tenant_keys"),

@@ -25,6 +25,8 @@ HEALTHY_S = 30.0  # who has run for so long starts again without waiting
 STOP_S = 5.0  # stopping takes about a second; a child that hangs is killed
 LOG_TAIL_BYTES = 2_000
 PR_SET_PDEATHSIG = 1
+SUPERVISED = "AGENTCORE_SUPERVISED"
+"""Set for children: what there is to say once, whoever started them says."""
 
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None  # found before the fork
 
@@ -55,7 +57,7 @@ class Supervisor:
         restarts_max: int | None = None,
         report: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        self._environment = {**os.environ, **environment}
+        self._environment = {**os.environ, **environment, SUPERVISED: "1"}
         self._log_dir = log_dir
         self._restarts_max = restarts_max
         self._report = report

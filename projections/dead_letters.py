@@ -13,18 +13,19 @@ import orjson
 from aggregates.problem import bounded
 from projections.projection import Projection, Statement, columns
 from streams.log import DeadLetter
-from streams.message import Event
+from streams.message import DEFAULT_TENANT, Event
 
 STATUS = {"DeadLetterRetried": "retried", "DeadLetterDiscarded": "discarded"}
 PARKED = "CompensationParked"
 
+# Nobody decides on another tenant's letters; what is nobody's for sure is the default tenant's.
 # The decisions of one batch are applied one after the other, since a letter may have several. One
 # that is applied again changes nothing: what was carried out is not due once more.
 DECIDE = """
 UPDATE dead_letters
 SET status = $2, tries = greatest(tries, $3), decided_by = $4, decided_why = $5,
     decided_at = $6::text::timestamptz, due = due OR $3 > tries OR ($3 = 0 AND status <> $2)
-WHERE dead_letter_id = $1 AND status <> 'discarded'
+WHERE dead_letter_id = $1 AND status <> 'discarded' AND coalesce(tenant, $8) = $7
 """
 
 PARK = """
@@ -47,7 +48,7 @@ def apply(events: Sequence[Event]) -> list[Statement]:
         if event.type != PARKED:
             data, status = event.data, STATUS[event.type]
             decided = (event.root, status, data.get("attempt", 0), data["by"], data["reason"])
-            statements.append((DECIDE, (*decided, event.time)))
+            statements.append((DECIDE, (*decided, event.time, event.tenant, DEFAULT_TENANT)))
     return statements
 
 

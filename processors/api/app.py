@@ -17,10 +17,12 @@ from starlette.responses import Response
 
 from aggregates.problem import Refused
 from processors.api import problems
+from processors.api.door import Door, Rates
 from processors.api.front import Front
 from processors.api.gateway import Gateway
 from processors.api.metrics import ApiMetrics
 from processors.api.openapi import described
+from processors.api.principal import Guard, reads
 from processors.api.routes import ROUTERS
 from processors.api.trouble import unavailable
 from processors.settings import Addresses, Settings
@@ -32,11 +34,17 @@ EXPOSED = ("ETag", "Idempotency-Key", "Location", "Retry-After", "X-Position", "
 def make_app(settings: Settings, addresses: Addresses) -> FastAPI:
     """The ASGI app; it connects when its lifespan begins."""
 
+    guard = Guard(settings)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with Gateway(settings, addresses) as gateway:
             app.state.gateway = gateway
-            yield
+            await guard.start()
+            try:
+                yield
+            finally:
+                await guard.stop()
 
     app = FastAPI(
         title="AgentCore orchestration engine",
@@ -49,9 +57,11 @@ def make_app(settings: Settings, addresses: Addresses) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.metrics = ApiMetrics()
-    for router in ROUTERS:
-        app.include_router(router)
+    app.state.guard = guard
+    for router, kind in ROUTERS:
+        app.include_router(router, dependencies=[] if kind is None else [reads(kind)])
     _explain(app)
+    app.add_middleware(Door, guard=guard, rates=Rates(settings.api_rate))
     if settings.api_cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -90,6 +100,6 @@ def _explain(app: FastAPI) -> None:
 
 def methods_of(path: str) -> list[str]:
     """The methods of all routes of a path."""
-    routes = [one for router in ROUTERS for one in router.routes if isinstance(one, APIRoute)]
+    routes = [one for router, _ in ROUTERS for one in router.routes if isinstance(one, APIRoute)]
     found = [one.methods or () for one in routes if one.path_regex.match(path)]
     return sorted({method for methods in found for method in methods})

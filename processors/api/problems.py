@@ -61,6 +61,7 @@ STATUSES: dict[str, int] = {
     "UNSUPPORTED_MEDIA_TYPE": 415,
     "BUSY": 429,
     "ENGINE_FULL": 429,
+    "TOO_MANY_REQUESTS": 429,
     "INTERNAL": 500,
     "UNREADABLE": 500,
     "KEY_UNAVAILABLE": 503,

@@ -100,6 +100,7 @@ class Sender:
             id=command_id(self.who, self.key),
             tenant=self.who.tenant,
             actor=self.who.actor,
+            token=self.who.token,
             traceparent=self._traceparent,
             expected=expected(if_match),
         )

@@ -17,8 +17,10 @@ from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from aggregates.problem import Refused, bounded
+from processors.access.principal import Forbidden
+from processors.access.roles import Read, check_read
 from processors.api.gateway import Gateway
-from processors.api.principal import Principal, principal
+from processors.api.principal import SUBPROTOCOL, Principal, principal
 from processors.api.socket_origin import is_foreign
 from processors.following import subscription as reasons
 from processors.following.follower import Follower
@@ -86,7 +88,8 @@ async def _serve(socket: WebSocket, wanted: dict[str, Any], named: tuple[str, st
     if is_foreign(socket, gateway.settings.api_cors_origins):
         await socket.close(FORBIDDEN)  # before the handshake: an HTTP 403
         return
-    await socket.accept()
+    offered = socket.scope.get("subprotocols", ())
+    await socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
     following = gateway.following
     try:
         with following.place():
@@ -118,7 +121,12 @@ async def _serve(socket: WebSocket, wanted: dict[str, Any], named: tuple[str, st
 
 async def _principal(socket: WebSocket) -> Principal:
     try:
-        return await principal(socket)
+        who = await principal(socket)
+        if who.known is not None:
+            check_read(who.known, Read.EVENTS)
+        return who
+    except Forbidden as error:
+        raise Closed(FORBIDDEN, error.detail) from None
     except HTTPException as error:
         code = UNAUTHENTICATED if error.status_code == 401 else FORBIDDEN
         raise Closed(code, str(error.detail)) from None
@@ -153,13 +161,13 @@ async def _subscribe(
 def _wanted(socket: WebSocket, who: Principal, given: dict[str, Any]) -> Wanted:
     """The filter in the path and the query; raises Refused."""
     asked = socket.query_params
-    allowed = {"from", "type", "agent", "access_token"}
+    allowed = {"from", "type", "agent"}
     allowed |= set() if given else {"execution", "workflow"}
     if unknown := sorted(set(asked) - allowed):
         raise Refused("UNKNOWN_FIELD", f"There is no parameter {bounded(unknown[0], 40)!r} here.")
     values = {name: frozenset(asked.getlist(name)) for name in allowed}
     for name, some in values.items():
-        if name not in ("from", "access_token") and (
+        if name != "from" and (
             len(some) > FILTER_VALUES_MAX
             or any(not 0 < len(one.encode()) <= ID_BYTES_MAX for one in some)
         ):

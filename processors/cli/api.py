@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from processors.cli import output
 from processors.cli.exits import run
 
 
@@ -40,6 +41,8 @@ def api(
             update={name: value for name, value in given.items() if value is not None}
         )
         configure(settings.log_level)
+        if settings.auth == "none":
+            output.without_tokens()
         await serve(settings, find(settings), lambda url: typer.echo(f"The API answers at {url}"))
 
     if openapi:

@@ -23,6 +23,7 @@ from processors.cli.steering import answer, cancel, pause, resume, retry, signal
 from processors.cli.submit import submit
 from processors.cli.tenants import app as tenants
 from processors.cli.tenants import keys
+from processors.cli.token import token
 from processors.cli.up import up
 from processors.cli.validate import validate
 from processors.cli.verify import verify
@@ -51,7 +52,7 @@ def orchestrator() -> None:
 LISTED: tuple[Callable[..., None], ...] = (
     *(demo, up, migrate, worker, api, submit, validate, status, watch, explain),
     *(pause, resume, cancel, signal, answer, retry),
-    *(events, replay, verify, partitions, publish),
+    *(events, replay, verify, partitions, publish, token),
 )
 for command in LISTED:
     app.command(epilog=CODES)(command)

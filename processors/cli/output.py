@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,17 @@ def warning(sentence: str) -> None:
 def note(sentence: str) -> None:
     """Something beside the result, on stderr, so that the result can be piped."""
     typer.echo(sentence, err=True)
+
+
+def without_tokens() -> None:
+    """That nobody is asked who he is, on stderr, so that nobody forgets it."""
+    if "AGENTCORE_SUPERVISED" in os.environ:
+        return
+    sentence = (
+        "AGENTCORE_AUTH=none: whoever reaches Redis or the API may do everything, as the one tenant"
+        " `default`. Set AGENTCORE_AUTH=token where others can reach them."
+    )
+    typer.secho(sentence, err=True, fg=typer.colors.YELLOW)
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> None:

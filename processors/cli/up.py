@@ -57,6 +57,8 @@ def up(
             listen(settings.api_host, settings.api_port).close()  # before anything is started
         configure_quiet(settings.log_level)
         directory = data.expanduser().absolute() if data else home(settings)
+        if settings.auth == "none":
+            output.without_tokens()
         if settings.addresses is None:
             output.note(f"Starting PostgreSQL and Redis in {directory} …")
         addresses = stack.enter_context(servers(settings, directory))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from processors.cli import output
 from processors.cli.exits import run
 
 
@@ -53,6 +54,8 @@ def worker(
         configure(settings.log_level)
         if kms_of(settings) is None:
             get_logger(__name__).warning("sealing_off", cure=SEALING_OFF)
+        if settings.auth == "none":
+            output.without_tokens()
         await run_worker(settings.at(find(settings)), {role.value for role in only or Role})
 
     run(work, stop_is_success=True)

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import asyncpg
 
+from processors.access.own import Shown, nothing
 from processors.agents import Agent, AgentHost, simulated_agents
 from processors.app import ROLES, Worker
 from processors.client import Client
@@ -51,7 +52,11 @@ async def until(
 
 
 def settings(
-    addresses: Addresses, lease_s: float = 5.0, kek: str | None = None, kek_file: Path | None = None
+    addresses: Addresses,
+    lease_s: float = 5.0,
+    kek: str | None = None,
+    kek_file: Path | None = None,
+    **more: Any,
 ) -> Settings:
     """What a worker is told; nothing of the environment of the tests."""
     return Settings(
@@ -60,6 +65,7 @@ def settings(
         lease_s=lease_s,
         kek=kek,
         kek_file=kek_file,
+        **more,
     )
 
 
@@ -100,12 +106,13 @@ async def engine(
     lease_s: float = 5.0,
     kek: str | None = None,
     kek_file: Path | None = None,
+    **more: Any,
 ) -> AsyncIterator[Engine]:
     """A worker in this process, once it owns every partition, and a client.
 
-    With a key-encryption key, sealing is on.
+    With a key-encryption key, sealing is on; `more` are further settings.
     """
-    told = settings(addresses, lease_s, kek, kek_file)
+    told = settings(addresses, lease_s, kek, kek_file, **more)
     worker = Worker(told, roles)
     try:
         async with running(worker.app()), Client(addresses, "test", told) as client:
@@ -150,10 +157,11 @@ async def host(
     doing: Sequence[Agent],
     lease_s: float = 10.0,
     keys: Keyring | None = None,
+    token: Shown = nothing,
 ) -> AsyncIterator[AgentHost]:
     """A host of these agents; nothing that still runs at the end is waited for."""
     name = f"host-{uuid4().hex}"
-    made = AgentHost(addresses.redis_url, doing, name=name, lease_s=lease_s, keys=keys)
+    made = AgentHost(addresses.redis_url, doing, name=name, lease_s=lease_s, keys=keys, token=token)
     made.start()
     try:
         yield made

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 
+from processors.access.roles import Read
 from processors.api.routes.agents import router as agents
 from processors.api.routes.dead_letters import router as dead_letters
 from processors.api.routes.executions import router as executions
@@ -14,7 +15,17 @@ from processors.api.routes.workflows import router as workflows
 from processors.api.routes.workflows import validating
 from processors.api.sockets import router as sockets
 
-ROUTERS: tuple[APIRouter, ...] = (
-    *(workflows, validating, executions, history, steering),
-    *(agents, dead_letters, projections, outcomes, health, sockets),
+ROUTERS: tuple[tuple[APIRouter, Read | None], ...] = (
+    (workflows, Read.WORKFLOWS),
+    (validating, Read.WORKFLOWS),
+    (executions, Read.EXECUTIONS),
+    (history, Read.EVENTS),
+    (steering, Read.EXECUTIONS),
+    (agents, Read.AGENTS),
+    (dead_letters, Read.DEAD_LETTERS),
+    (projections, Read.ENGINE),
+    (outcomes, Read.EXECUTIONS),
+    (health, None),
+    (sockets, None),
 )
+"""With what whoever uses it must be allowed to read; None is for everybody, or asks by itself."""
