@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import asyncpg
 from fastapi import Depends, Query
+from starlette.requests import HTTPConnection
 
 from processors.api.gateway import At, Gateway
 from processors.api.principal import Principal, Who
+from processors.reading import Reader as Payloads
 
 MinPosition = Annotated[
     str | None,
@@ -27,9 +29,12 @@ MinPosition = Annotated[
 class Reader:
     """The read models, as somebody may see them."""
 
-    def __init__(self, gateway: Gateway, who: Principal) -> None:
+    def __init__(self, gateway: Gateway, who: Principal, origin: str, via: str) -> None:
+        """`origin` is the address that asks, `via` the route: for the audit trail."""
         self.gateway = gateway
         self.who = who
+        self._origin = origin
+        self._via = via
 
     @property
     def tenant(self) -> str:
@@ -44,13 +49,36 @@ class Reader:
         """The first row of a statement whose $1 is the tenant."""
         return await self.gateway.row(self.who, statement, self.tenant, *arguments)
 
+    async def payloads(self, subject: str) -> Payloads | None:
+        """What opens the payloads of an aggregate; None where sealing is off, or who asks may not.
 
-async def reader(gateway: At, who: Who, min_position: MinPosition = None) -> Reader:
+        Both a look and a refusal are in the audit trail.
+        """
+        gateway, who = self.gateway, self.who
+        if gateway.client.keys is None:
+            return None
+        see = Payloads(gateway.log, gateway.client.keys, who.actor, self._origin, self._via)
+        if not may_open(who):
+            await see.refused(who.tenant, subject, "FORBIDDEN")
+            return None
+        return see
+
+
+def may_open(who: Principal) -> bool:
+    """Whether somebody may read payloads."""
+    return True
+
+
+async def reader(
+    connection: HTTPConnection, gateway: At, who: Who, min_position: MinPosition = None
+) -> Reader:
     """A reader, once the read models are where they are wanted."""
     if min_position is not None:
         partition, _, position = min_position.partition(":")
         await gateway.reached.wait(int(partition), int(position))
-    return Reader(gateway, who)
+    origin = connection.client.host if connection.client else "unknown"
+    via = f"{connection.scope.get('method', 'WS')} {connection.scope['route'].path}"
+    return Reader(gateway, who, origin, via)
 
 
 Reading = Annotated[Reader, Depends(reader)]

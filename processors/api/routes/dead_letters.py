@@ -70,6 +70,8 @@ async def get_letter(letter: LetterId, reading: Reading) -> Response:
     """One dead letter with its bytes, in base64."""
     found: dict[str, Any] = row_shown(await _letter(reading, letter))
     raw = found.pop("raw")
+    if (see := await reading.payloads(f"dead_letter/{letter}")) is not None:
+        raw = await see.letter(letter, raw)
     return json(found | {"raw": b64encode(raw).decode(), "raw_kept": len(raw)})
 
 

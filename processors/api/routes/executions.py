@@ -13,6 +13,7 @@ from processors.api import shown
 from processors.api.answers import json, row_shown, tagged
 from processors.api.pages import Cursor, Limit, page, read
 from processors.api.parameters import ID, ID_CHARS_MAX, Before, ExecutionId, Since, WorkflowId
+from processors.api.payloads import EXECUTION, TASK, opened, shortened
 from processors.api.problems import Problem
 from processors.api.reading import Reader, Reading
 from processors.api.requests import JsonRoute
@@ -118,7 +119,10 @@ async def list_executions(
     rows = await reading.rows(LIST, workflow_id, status, since, before, *place, limit + 1)
     last = rows[limit - 1] if len(rows) > limit else None
     place = [last["started_at"], last["execution_id"]] if last else []
-    return json(page([_execution(row) for row in rows], limit, filters, place))
+    items = [_execution(row) for row in rows]
+    for item in items:
+        item["reason"] = shortened(item["reason"])
+    return json(page(items, limit, filters, place))
 
 
 @router.get("/executions/{execution_id}", response_model=shown.WholeExecution)
@@ -128,6 +132,7 @@ async def get_execution(execution_id: ExecutionId, reading: Reading) -> Response
     if row is None:
         raise unknown_execution(execution_id)
     body = _execution(row, ("input", "output"))
+    await opened(reading, f"execution/{execution_id}", [body], [row], EXECUTION)
     return tagged(body, body.pop("at_version"))
 
 
@@ -158,6 +163,7 @@ async def list_tasks(
     if not rows:
         await existing(reading, execution_id)
     items = [row_shown(row, ("output", "prompt")) for row in rows]
+    await opened(reading, f"execution/{execution_id}", items, rows, TASK)
     last = [items[limit - 1]["task_id"]] if len(items) > limit else []
     return json(page(items, limit, filters, last))
 

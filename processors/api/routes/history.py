@@ -7,7 +7,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
@@ -15,6 +14,7 @@ from processors.api import shown
 from processors.api.answers import json
 from processors.api.pages import Cursor, Limit, page, read
 from processors.api.parameters import TEXT_CHARS_MAX, ExecutionId, Time
+from processors.api.payloads import opened_events
 from processors.api.problems import Problem
 from processors.api.reading import Reading
 from processors.api.requests import JsonRoute
@@ -62,7 +62,8 @@ async def list_events(
             rows += found[: limit + 1 - len(rows)]
             if len(rows) > limit:
                 break
-    items = [orjson.Fragment(row.message) for row in rows]
+    items = await opened_events(reading, f"execution/{execution_id}", rows[:limit])
+    items += rows[limit:]  # one more than is shown says that there are more
     last = [rows[limit - 1].position] if len(rows) > limit else []
     return json(page(items, limit, filters, last))
 
@@ -100,5 +101,7 @@ async def explain(execution_id: ExecutionId, reading: Reading) -> Response:
             facts = await gather.gather(gateway.log, gateway.bus, execution_id, datetime.now(UTC))
         except gather.Unheard:
             raise unknown_execution(execution_id) from None
+    if (see := await reading.payloads(f"execution/{execution_id}")) is not None:
+        await gather.opened(facts, see)
     found: list[dict[str, Any]] = [one._asdict() for one in findings(facts)]
     return json(asdict(facts) | {"findings": found})

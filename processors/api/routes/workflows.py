@@ -13,6 +13,7 @@ from processors.api.answers import json, row_shown, tagged
 from processors.api.definitions import DOCUMENT, DefinitionRoute, Document, plan_of
 from processors.api.pages import Cursor, Limit, page, read
 from processors.api.parameters import TEXT, TEXT_CHARS_MAX, WorkflowId
+from processors.api.payloads import opened_definition
 from processors.api.problems import Problem
 from processors.api.reading import Reading
 from processors.api.sending import IfMatch, Sending
@@ -118,7 +119,8 @@ async def get_definition(
     if row is None:
         wanted = f" in revision {revision}" if revision else ""
         raise unknown_workflow(workflow_id, wanted)
-    return Response(row["body"], media_type="application/json")
+    body = await opened_definition(reading, workflow_id, row["body"])
+    return Response(body, media_type="application/json")
 
 
 @router.put("/{workflow_id}", response_model=shown.WorkflowOutcome, openapi_extra=DOCUMENT)

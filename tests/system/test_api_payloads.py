@@ -1,0 +1,114 @@
+"""Payloads over HTTP: opened for who may read them, and that is in the trail (R60)."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64decode
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from processors.agents import Agent, Assignment, NeedInput, TaskError
+from processors.settings import Addresses
+from streams.partition import commands_key
+from streams.sealing.kms import encode_key
+from tests.system.api import api
+from tests.system.engine import Engine, engine, host, projected, until
+
+SECRETS = {what: f"{what}-{uuid4().hex}" for what in ("input", "defined", "output", "error", "ask")}
+
+
+@pytest.fixture
+def kek() -> str:
+    return encode_key(os.urandom(32))
+
+
+@pytest.fixture
+async def on(database: str, redis_url: str, kek: str) -> AsyncIterator[Engine]:
+    async with engine(Addresses(database, redis_url), kek=kek) as made:
+        yield made
+
+
+def answer(task: Assignment) -> Any:
+    if task.task_id == "fails":
+        raise TaskError(f"NO_LUCK: {SECRETS['error']}", retryable=False)
+    if task.task_id == "asks":
+        return NeedInput(SECRETS["ask"])
+    return {"made": SECRETS["output"], "of": task.input}
+
+
+async def ran(web: httpx.AsyncClient, *tasks: dict[str, Any]) -> tuple[str, str]:
+    """A workflow and its execution, both given over HTTP."""
+    named = [{"agent_role": "worker", "retry_policy": {"max_attempts": 1}} | one for one in tasks]
+    document = {"name": "secret", "agents": {"worker": {}}, "tasks": named}
+    made = await web.post("/api/v1/workflows", json=document)
+    assert made.status_code == 201, made.text
+    workflow = made.json()["workflow_id"]
+    started = await web.post(
+        f"/api/v1/workflows/{workflow}/execute", json={"input_data": {"in": SECRETS["input"]}}
+    )
+    assert started.status_code < 300, started.text
+    return workflow, started.json()["execution_id"]
+
+
+async def test_payloads_are_opened_and_that_is_noted(on: Engine, kek: str) -> None:
+    addresses: Addresses = on.client._addresses
+    agents = [Agent("worker-1", ("worker",), answer, capacity=10)]
+    async with host(addresses, agents, keys=on.worker.keys), api(addresses, kek=kek) as web:
+        given = {"task_id": "given", "input": {"is": SECRETS["defined"]}}
+        asks, fails = {"task_id": "asks"}, {"task_id": "fails", "depends_on": ["given"]}
+        workflow, execution = await ran(web, {"task_id": "first"}, given, asks, fails)
+        here = f"/api/v1/executions/{execution}"
+
+        async def failed() -> bool:
+            found = await web.get(here)
+            return found.status_code == 200 and found.json()["status"] == "failed"
+
+        await until(failed, "the failure")
+        await projected(on)
+        whole = (await web.get(here)).json()
+        assert whole["input"] == {"in": SECRETS["input"]}
+        assert whole["reason"].endswith(f"NO_LUCK: {SECRETS['error']}")
+        tasks = {one["task_id"]: one for one in (await web.get(f"{here}/tasks")).json()["items"]}
+        assert tasks["given"]["output"]["of"] == {"is": SECRETS["defined"]}
+        assert tasks["asks"]["prompt"] == SECRETS["ask"]
+        assert tasks["fails"]["error"] == f"NO_LUCK: {SECRETS['error']}"
+        events = (await web.get(f"{here}/events")).json()["items"]
+        assert SECRETS["output"] in str(events)
+        assert "$sealed" not in str(events)
+        [page] = [(await web.get(f"{here}/events", params={"limit": 2})).json()]
+        assert len(page["items"]) == 2
+        assert page["next"]
+        definition = (await web.get(f"/api/v1/workflows/{workflow}/definition")).json()
+        assert SECRETS["defined"] in str(definition)
+        [listed] = (await web.get("/api/v1/executions")).json()["items"]
+        assert listed["reason"].endswith("NO_LUCK: …")
+        rows = await on.pool.fetch("SELECT DISTINCT actor, origin, subject, via FROM audit_reads")
+        looked = {row["via"]: (row["actor"], row["origin"], row["subject"]) for row in rows}
+        assert looked["GET /api/v1/executions/{execution_id}"] == (
+            *("http", "127.0.0.1"),
+            f"execution/{execution}",
+        )
+        assert looked["GET /api/v1/workflows/{workflow_id}/definition"][2] == f"workflow/{workflow}"
+        assert len(looked) == 4, "lists are not opened"
+
+
+async def test_a_dead_letters_bytes_are_opened(on: Engine, kek: str) -> None:
+    addresses: Addresses = on.client._addresses
+    poison = b'{"poison": "' + SECRETS["input"].encode() + b'"}'
+    await on.client.bus.append({commands_key(3): [poison]})
+
+    async def there() -> Any:
+        return await on.pool.fetch("SELECT dead_letter_id, raw FROM dead_letters")
+
+    [(letter, raw)] = await until(there, "the letter")
+    assert SECRETS["input"].encode() not in raw
+    async with api(addresses, kek=kek) as web:
+        found = (await web.get(f"/api/v1/dead-letters/{letter}")).json()
+        assert b64decode(found["raw"]) == poison
+    async with api(addresses) as web:
+        found = (await web.get(f"/api/v1/dead-letters/{letter}")).json()
+        assert SECRETS["input"].encode() not in b64decode(found["raw"])
