@@ -51,12 +51,14 @@ ROLES = ("commands", "managers", "projections")
 class Worker:
     """One process's connections and the feeds of its roles; connects when Faust starts them."""
 
-    def __init__(self, settings: Settings, roles: Iterable[str] = ROLES) -> None:
+    def __init__(
+        self, settings: Settings, roles: Iterable[str] = ROLES, name: str | None = None
+    ) -> None:
         from processors.running import find
 
         addresses = find(settings)
         self.settings = settings
-        self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid7()}"
+        self.name = name or f"{socket.gethostname()}-{os.getpid()}-{uuid7()}"
         self.log = PostgresLog(addresses.database_url)
         self.bus = Bus(addresses.redis_url)
         self.keys = keyring_of(settings, self.log)

@@ -71,8 +71,9 @@ class BareLoop:
     _mirror: asyncio.Future[list[list[int]]] | None = None
 
     async def open(self) -> None:
-        """Take all partitions."""
-        for cursor in await self.log.take(await self.log.cursors(WRITER), OWNER):
+        """Take the partitions of the recording."""
+        ours = [c for c in await self.log.cursors(WRITER) if c.partition in self.recording]
+        for cursor in await self.log.take(ours, OWNER):
             self.cursors[cursor.partition] = cursor
             self._chains[cursor.partition] = cursor.hash
             self._done[cursor.partition] = 0

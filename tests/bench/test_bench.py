@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from aggregates.definition import validate
 from aggregates.plan import plan
 from processors.bench import command, servers
 from processors.bench.backlog import SHAPES, make_backlog
+from processors.bench.fleet import names
 from processors.bench.graphs import fan_out, layered, phased
 from processors.bench.log import Shape
 from processors.bench.log import measure as measure_log
@@ -23,6 +25,8 @@ from processors.bench.workflow import measure as measure_workflow
 from processors.cli.exits import Failed
 from processors.settings import Addresses
 from streams.codec import decode_command
+from streams.log import WRITER
+from streams.members import weight
 from streams.partition import partition_of
 from tests.servers import Endpoints
 
@@ -59,13 +63,24 @@ def test_plan_is_measured_without_servers() -> None:
     ]
 
 
-@pytest.mark.parametrize("shape", [*Shape])
-async def test_the_log_takes_every_event_of_both_loops(place: servers.Place, shape: Shape) -> None:
-    sizes = {"commands": 240, "partitions": PARTITIONS, "repeat": 1}
+@pytest.mark.parametrize(("shape", "workers"), [(Shape.START, 1), (Shape.COMPLETE, 2)])
+async def test_the_log_takes_every_event_of_both_loops(
+    place: servers.Place, shape: Shape, workers: int
+) -> None:
+    sizes = {"commands": 240, "partitions": PARTITIONS, "repeat": 1, "workers": workers}
     report = await measure_log(place, [shape], sizes)  # counts the table, the heads, the mirror
     figures = sane(report)
     assert report.settings[f"commands_{shape}"] == 240
     assert f"1 → {SHAPES[shape]}, engine to bare loop" in figures
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_have_names_by_which_their_shares_are_equal(workers: int) -> None:
+    owners = [
+        max(names(workers, 12), key=lambda name: weight(WRITER, name, partition))
+        for partition in range(12)
+    ]
+    assert set(Counter(owners).values()) == {12 // workers}
 
 
 @pytest.mark.parametrize("in_process", [True, False])
