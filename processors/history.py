@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import fields
 from typing import TYPE_CHECKING, NamedTuple
 
 from aggregates.execution import EXECUTION
@@ -11,13 +15,15 @@ from processors.blueprints import Blueprints, attach
 from processors.vocabulary import Vocabulary
 from projections.histories import HISTORIES
 from streams.codec import decode_event
+from streams.ending import end
 from streams.message import Event
 from streams.partition import partition_of
 
 if TYPE_CHECKING:
     from streams.logs.postgres import PostgresLog
 
-PAGE_EVENTS = 1_000  # of one partition in one query
+PAGE_EVENTS = 8_000  # in one query, of all its partitions together
+PARTITION_EVENTS_MIN = 250  # of each of them
 
 HEADS = """
 SELECT partition, position FROM cursors WHERE consumer = 'commands' AND partition = ANY($1::int[])
@@ -26,7 +32,7 @@ SELECT partition, position FROM cursors WHERE consumer = 'commands' AND partitio
 
 _WANTED = "($4::text IS NULL OR subject = $4) AND ($5::text[] IS NULL OR type = ANY($5))"
 
-EVENTS = f"""
+_EVENTS = f"""
 SELECT e.partition, e.position, e.message
 FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS span(partition, after, head)
 CROSS JOIN LATERAL (
@@ -35,9 +41,12 @@ CROSS JOIN LATERAL (
       AND {_WANTED}
     ORDER BY position LIMIT $6
 ) AS e
-ORDER BY e.message->>'time', e.partition, e.position
 """  # noqa: S608
+EVENTS = _EVENTS + "ORDER BY e.message->>'time', e.partition, e.position"
 """The next events of some partitions, each between two positions."""
+
+EVENTS_OF_ONE = _EVENTS + "ORDER BY e.position"
+"""The same of one partition: its order is that of its time, and no message needs to be read."""
 
 NEWEST = """
 SELECT e.partition, e.position, e.message
@@ -66,6 +75,14 @@ class Row(NamedTuple):
     partition: int
     position: int
     message: bytes
+
+
+REFERRING = frozenset(
+    kind.__name__ for kind in EXECUTION.events if any(f.name == "_blueprint" for f in fields(kind))
+)
+"""The events that name the workflow that an execution follows."""
+
+_Reading = asyncio.Task[tuple[list[Row], dict[int, int]]]
 
 
 class History:
@@ -120,30 +137,50 @@ class History:
         return int(known), int(last)
 
     async def _between(self, heads: dict[int, int]) -> AsyncIterator[list[Row]]:
-        """The events after what was read, up to the given positions."""
+        """The events after what was read, up to the given positions.
+
+        While a page is worked on, the next one is on its way.
+        """
         behind = {p: after for p, after in self.after.items() if after < heads[p]}
-        while behind:
-            rows = await self.log.pool.fetch(
-                EVENTS,
-                list(behind),
-                list(behind.values()),
-                [heads[partition] for partition in behind],
-                self._subject,
-                self._types,
-                PAGE_EVENTS,
-            )
-            counts = dict.fromkeys(behind, 0)
-            for partition, position, _ in rows:
-                counts[partition] += 1
-                self.after[partition] = max(self.after[partition], position)
-            for partition, count in counts.items():
-                if count < PAGE_EVENTS:
-                    self.after[partition] = heads[partition]
-                    del behind[partition]
-                else:
-                    behind[partition] = self.after[partition]
-            if rows:
-                yield [Row(*row) for row in rows]
+        reading = self._read(behind, heads)
+        try:
+            while reading is not None:
+                page, reached = await reading
+                behind = {p: after for p, after in reached.items() if after < heads[p]}
+                reading = self._read(behind, heads)
+                self.after |= reached
+                if page:
+                    yield page
+        finally:
+            if reading is not None:
+                await end(reading)
+
+    def _read(self, behind: dict[int, int], heads: dict[int, int]) -> _Reading | None:
+        """The next page of these partitions, as a task; None where nothing is behind."""
+        return asyncio.create_task(self._page(behind, heads)) if behind else None
+
+    async def _page(
+        self, behind: dict[int, int], heads: dict[int, int]
+    ) -> tuple[list[Row], dict[int, int]]:
+        """A page, and how far each of its partitions was read with it."""
+        count = max(PARTITION_EVENTS_MIN, PAGE_EVENTS // len(behind))
+        found = await self.log.pool.fetch(
+            EVENTS_OF_ONE if len(behind) == 1 else EVENTS,
+            list(behind),
+            list(behind.values()),
+            [heads[partition] for partition in behind],
+            self._subject,
+            self._types,
+            count,
+        )
+        page = list(map(Row._make, found))
+        if len(behind) == 1:
+            [partition] = behind
+            return page, {partition: page[-1].position if len(page) == count else heads[partition]}
+        counts, reached = Counter(row.partition for row in page), dict(behind)
+        for partition, position, _ in page:
+            reached[partition] = max(reached[partition], position)
+        return page, {p: at if counts[p] == count else heads[p] for p, at in reached.items()}
 
     async def _heads(self) -> dict[int, int]:
         """How far each wanted partition reaches; read before the events, so that none is missed."""
@@ -162,14 +199,17 @@ async def folded(
     history = History(log, {partition: 0}, f"{EXECUTION.name}/{execution}")
     names, plans = Vocabulary(), Blueprints(log)
     state = EXECUTION.initial(execution)
-    async for page in history.pages():
-        for row in page:
-            event = decode_event(row.message)
-            if not includes(event):
-                return
-            typed = names.event(event)
-            if typed is not None:
-                if reference := EXECUTION.reference(typed):
-                    attach(EXECUTION, typed, await plans.find([reference]))
-                state = EXECUTION.evolve(state, typed)
-            yield event, state
+    typed, evolve = names.event, EXECUTION.evolve
+    async with aclosing(history.pages()) as pages:
+        async for page in pages:
+            for row in page:
+                event = decode_event(row.message)
+                if not includes(event):
+                    return
+                fact = typed(event)
+                if fact is not None:
+                    if event.type in REFERRING:
+                        reference = EXECUTION.reference(fact)
+                        attach(EXECUTION, fact, await plans.find([reference] if reference else []))
+                    state = evolve(state, fact)
+                yield event, state

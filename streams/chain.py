@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -15,7 +16,11 @@ import orjson
 from streams.log import WRITER, CommitRow, Cursor, Handled, Log, Share, Stored
 
 PAGE_COMMITS = 1_000
-PAGE_EVENTS = 10_000
+PAGE_EVENTS = 4_000
+PARTITIONS_AT_ONCE = 4  # while some are being read, another's hashes are computed
+
+
+BEGIN_QUOTES = 20  # of five names and five values
 
 
 @dataclass(slots=True)
@@ -75,19 +80,30 @@ def seal(share: Share, time: datetime) -> None:
     )
 
 
+async def verify_all(log: Log, partitions: Iterable[int]) -> list[Report]:
+    """Recompute the chains of some partitions, a few of them at a time; in the order given."""
+    at_once = asyncio.Semaphore(PARTITIONS_AT_ONCE)
+
+    async def one(partition: int) -> Report:
+        async with at_once:
+            return await verify(log, partition)
+
+    return await asyncio.gather(*map(one, partitions))
+
+
 async def verify(log: Log, partition: int) -> Report:
     """Recompute one partition's chain from its first event to its head."""
     [cursor] = [c for c in await log.cursors(WRITER) if c.partition == partition]
     report = Report(partition, 0, 0)
     previous = b""
+    stored = _Events(log, partition)
     while report.ok:
         page = await log.commits(partition, report.commits, PAGE_COMMITS)
         page = [row for row in page if row.number <= cursor.commits]  # the log goes on meanwhile
         if not page:
             return _head(report, cursor, previous)
         for commit in page:
-            stored = await _events(log, partition, report.events, commit.last - report.events)
-            _check(report, commit, stored, previous)
+            _check(report, commit, await stored.until(commit.last, page[-1].last), previous)
             if not report.ok:
                 break
             previous = commit.hash
@@ -95,14 +111,39 @@ async def verify(log: Log, partition: int) -> Report:
     return report
 
 
-async def _events(log: Log, partition: int, after: int, count: int) -> list[Stored]:
-    stored: list[Stored] = []
-    while len(stored) < count:
-        page = await log.read(partition, after + len(stored), min(PAGE_EVENTS, count - len(stored)))
-        if not page:
-            break
-        stored += page
-    return stored
+class _Events:
+    """A partition's events in order, read a page at a time whatever the size of commits."""
+
+    def __init__(self, log: Log, partition: int) -> None:
+        self._log, self._partition = log, partition
+        self._page: list[Stored] = []
+        self._used = 0
+        self._after = 0
+
+    async def until(self, last: int, wanted: int) -> list[Stored]:
+        """Those that are left up to a position; all up to `wanted` will be asked for."""
+        while self._after < last and await self._read(wanted):
+            pass
+        begin = end = self._used
+        page = self._page
+        if self._after <= last:
+            end = len(page)
+        else:
+            # Positions are dense, so this is where it ends; where some are missing, before that.
+            end = min(len(page), begin + max(0, last - page[begin].position + 1))
+            while end > begin and page[end - 1].position > last:
+                end -= 1
+        self._used = end
+        return page[begin:end]
+
+    async def _read(self, wanted: int) -> bool:
+        """One page more; False where there is none."""
+        count = min(PAGE_EVENTS, max(1, wanted - self._after))
+        found = await self._log.read(self._partition, self._after, count)
+        if found:
+            self._page = self._page[self._used :] + found
+            self._used, self._after = 0, found[-1].position
+        return bool(found)
 
 
 def _check(report: Report, commit: CommitRow, stored: Sequence[Stored], previous: bytes) -> None:
@@ -115,17 +156,7 @@ def _check(report: Report, commit: CommitRow, stored: Sequence[Stored], previous
         if event.position != expected:
             _damage(report, expected, "the event is missing")
             return
-        try:
-            envelope = orjson.loads(event.message)
-            same = (
-                envelope["position"] == event.position
-                and envelope["partition"] == report.partition
-                and envelope["type"] == event.type
-                and envelope["subject"] == event.subject
-            )
-        except (orjson.JSONDecodeError, TypeError, KeyError):
-            same = False
-        if not same:
+        if not (_begins(event, report.partition) or _says(event, report.partition)):
             _damage(report, expected, "the event's columns and its message disagree")
             return
         expected += 1
@@ -146,6 +177,38 @@ def _check(report: Report, commit: CommitRow, stored: Sequence[Stored], previous
     )
     if recomputed != commit.hash:
         _damage(report, *_place(commit, messages))
+
+
+def _begins(event: Stored, partition: int) -> bool:
+    """Whether the message's bytes begin as we write them, with what its columns say.
+
+    Tells most messages in a third of the time that reading them takes; the others are to be read.
+    The id has partition and position; that nothing behind it was changed, the hash says.
+    """
+    position, kind, subject, message = event
+    begin = (
+        f'{{"specversion":"1.0","id":"{partition}-{position}","source":"agentcore",'
+        f'"type":"{kind}","subject":"{subject}",'
+    )
+    return (
+        message.startswith(begin.encode())
+        and begin.count('"') == BEGIN_QUOTES  # else a column could hold more than one value
+        and "\\" not in begin
+    )
+
+
+def _says(event: Stored, partition: int) -> bool:
+    """Whether the message, when it is read, says what its columns do."""
+    try:
+        envelope = orjson.loads(event.message)
+        return bool(
+            envelope["position"] == event.position
+            and envelope["partition"] == partition
+            and envelope["type"] == event.type
+            and envelope["subject"] == event.subject
+        )
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        return False
 
 
 def _place(commit: CommitRow, messages: Sequence[bytes]) -> tuple[int, str]:

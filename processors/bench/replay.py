@@ -89,7 +89,7 @@ async def fold(log: PostgresLog, place: servers.Place, execution: str) -> tuple[
 async def verify(log: PostgresLog, place: servers.Place) -> tuple[Run, int]:
     """The chains of all partitions."""
     with measured({HERE: OURSELVES, **place.pids}) as taken:
-        reports = [await chain.verify(log, number) for number in range(await log.partitions())]
+        reports = await chain.verify_all(log, range(await log.partitions()))
     if broken := [report for report in reports if not report.ok]:
         raise Failed(f"Partition {broken[0].partition} is damaged: {broken[0].reason}.")
     return taken, sum(report.events for report in reports)

@@ -208,13 +208,13 @@ class PostgresLog:
         """The events after a position, in order."""
         async with self._answered():
             rows = await self.pool.fetch(sql.READ, partition, after, limit)
-        return [Stored(*row) for row in rows]
+        return list(map(Stored._make, rows))
 
     async def history(self, partition: int, subject: str, after: int, limit: int) -> list[Stored]:
         """The events of one subject after a position, in order."""
         async with self._answered():
             rows = await self.pool.fetch(sql.HISTORY, partition, subject, after, limit)
-        return [Stored(*row) for row in rows]
+        return list(map(Stored._make, rows))
 
     async def commits(self, partition: int, after: int, limit: int) -> list[CommitRow]:
         """The commits after a number, in order."""
