@@ -34,6 +34,8 @@ class Tail:
         self._quiet = True  # at the beginning nobody knows whether the mirror is whole
         self._looked = 0.0
         self._looked_at: dict[int, int] = {}
+        self._turns = 0
+        self._served: dict[int, int] = {}  # in which turn a partition was last read from the table
 
     async def read(
         self, positions: Mapping[int, int], block_ms: int = BLOCK_MS_MAX
@@ -88,15 +90,25 @@ class Tail:
         return {p: positions[p] for p in still | behind}
 
     async def _from_table(self, positions: Mapping[int, int]) -> dict[int, list[bytes]]:
-        events = {}
-        for partition, position in positions.items():
-            stored = await self.log.read(partition, position, READ_EVENTS_MAX)
-            if len(stored) < READ_EVENTS_MAX:
+        """At most READ_EVENTS_MAX events in all: what is handled at once must stay small.
+
+        Whoever was served last comes last, so that a long history keeps nobody waiting.
+        """
+        events, left = {}, READ_EVENTS_MAX
+        for partition in sorted(positions, key=lambda p: self._served.get(p, 0)):
+            if not left:
+                self._behind.add(partition)
+                continue
+            stored = await self.log.read(partition, positions[partition], left)
+            if len(stored) < left:
                 self._behind.discard(partition)
             else:
                 self._behind.add(partition)  # there is more, and the mirror need not have it
             if stored:
                 events[partition] = [event.message for event in stored]
+                self._turns += 1
+                self._served[partition] = self._turns
+                left -= len(stored)
         return events
 
 
