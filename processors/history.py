@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import fields
 from typing import TYPE_CHECKING, NamedTuple
@@ -109,7 +109,7 @@ class History:
         self.after |= heads
         return [Row(*row) for row in rows][-count:] if count else []
 
-    async def pages(self) -> AsyncIterator[list[Row]]:
+    async def pages(self) -> AsyncGenerator[list[Row], None]:
         """What is there now, in order within each partition."""
         heads = await self._heads()
         if self._subject is not None:

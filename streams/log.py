@@ -17,7 +17,7 @@ WRITER = "commands"
 RAW_BYTES_MAX = 12 * 1024 * 1024
 """So much is kept of a dead letter: whatever a command may be. Of what is longer, the begin."""
 
-READ_EVENTS_MAX = 10_000  # one read of history stays under some megabytes
+READ_EVENTS_MAX = 4_000  # some megabytes; to decode and fold so many takes less than 20 ms
 
 
 class CommitUnknown(Exception):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from streams.chain import verify
+from streams.chain import verify, verify_all
 from streams.log import (
     WRITER,
     Cursor,
@@ -324,16 +324,18 @@ async def test_eight_writers_that_fight_for_leases_leave_no_hole(log):
         ("DELETE FROM commits WHERE number = 2; DELETE FROM events WHERE position > 3", 4, "head"),
     ],
 )
-async def test_verify_finds_what_was_changed(database, damage, position, word):
-    """R55: a changed byte is found, with its position."""
+async def test_verify_finds_what_was_changed(database, monkeypatch, damage, position, word):
+    """R55: a changed byte is found, with its position, wherever the pages of the reading end."""
     log = PostgresLog(database)
     await log.open()
     cursor = await mine(log)
     await log.append([share(cursor, 3)], NOW)
     await log.append([share((await log.cursors(WRITER))[0], 3)], NOW)
-    assert (await verify(log, 0)).ok
+    assert [one.ok for one in await verify_all(log, [1, 0])] == [True, True]
     await log.pool.execute(damage)
     report = await verify(log, 0)
+    monkeypatch.setattr("streams.chain.PAGE_EVENTS", 2)
+    assert await verify_all(log, [0]) == [report]
     await log.close()
     assert not report.ok
     assert report.position == position

@@ -122,3 +122,14 @@ async def test_two_that_ask_at_once_count_it_once(log, monkeypatch):
     await plans.find([W1])
     await plans.find([V1])
     assert log.bodies == [tuple(W1)]
+
+
+async def test_large_definitions_are_planned_beside_the_loop_and_nobody_loses_one(log, monkeypatch):
+    """What one finds, another may push out while a thread plans the rest."""
+    monkeypatch.setattr("processors.blueprints.BODY_BYTES_MAX", 0)
+    monkeypatch.setattr("processors.blueprints.TASKS_MAX", 3)
+    plans = Blueprints(log)
+    await plans.find([V1])
+    wanted = [[V1, W1], [W2], [W1], [V1, W2]]
+    found = await asyncio.gather(*(plans.find(some) for some in wanted))
+    assert [set(one) for one in found] == [set(some) for some in wanted]

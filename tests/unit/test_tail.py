@@ -175,6 +175,24 @@ async def test_a_long_history_is_read_in_pages(world, monkeypatch):
         await world.read()
 
 
+async def test_long_histories_take_turns_and_no_read_takes_more_than_one_page(world, monkeypatch):
+    monkeypatch.setattr("streams.tail.READ_EVENTS_MAX", 10)
+    await world.commit(0, 25, mirror=False)
+    await world.commit(1, 12, mirror=False)
+    before = 0
+    for number in range(1, 5):
+        assert await world.read()
+        now = len(world.got[0]) + len(world.got[1])
+        assert 0 < now - before <= 10
+        before = now
+        if number == 2:
+            assert (len(world.got[0]), len(world.got[1])) == (10, 10)
+    while await world.read():
+        pass
+    assert world.whole(0)
+    assert world.whole(1)
+
+
 async def test_only_the_partitions_that_are_asked_for_are_read(world):
     await world.commit(0, 1)
     await world.commit(1, 1)
