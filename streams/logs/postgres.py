@@ -298,19 +298,20 @@ def _fence(shares: Sequence[Share], time: datetime) -> list[Any]:
     ]
 
 
-def _columns(shares: Sequence[Share]) -> list[list[Any]]:
-    partitions: list[int] = []
-    positions: list[int] = []
+def _columns(shares: Sequence[Share]) -> list[Any]:
+    """The columns of the events; numbers in one text, since asyncpg looks at each of an array."""
+    partitions: list[str] = []
+    positions: list[str] = []
     types: list[str] = []
     subjects: list[str] = []
     messages: list[str] = []
     for share in shares:
-        partitions += [share.partition] * len(share.messages)
-        positions += range(share.head + 1, share.last + 1)
+        partitions += [str(share.partition)] * len(share.messages)
+        positions += map(str, range(share.head + 1, share.last + 1))
         types += share.types
         subjects += share.subjects
         messages += [message.decode() for message in share.messages]
-    return [partitions, positions, types, subjects, messages]
+    return [f"{{{','.join(partitions)}}}", f"{{{','.join(positions)}}}", types, subjects, messages]
 
 
 def _beside(shares: Sequence[Share]) -> list[list[Any]]:

@@ -148,7 +148,7 @@ WITH given AS (
 ), appended AS (
     INSERT INTO events (partition, position, type, subject, message)
     SELECT e.partition, e.position, e.type, e.subject, e.message::json
-    FROM unnest($12::int[], $13::bigint[], $14::text[], $15::text[], $16::text[])
+    FROM unnest($12::text::int[], $13::text::bigint[], $14::text[], $15::text[], $16::text[])
         AS e(partition, position, type, subject, message)
     JOIN held USING (partition)
 )
