@@ -12,6 +12,7 @@ import asyncpg
 from fastapi import Depends, Query
 from starlette.requests import HTTPConnection
 
+from processors.access.roles import Read
 from processors.api.gateway import At, Gateway
 from processors.api.principal import Principal, Who
 from processors.reading import Reader as Payloads
@@ -58,15 +59,10 @@ class Reader:
         if gateway.client.keys is None:
             return None
         see = Payloads(gateway.log, gateway.client.keys, who.actor, self._origin, self._via)
-        if not may_open(who):
+        if not who.may(Read.PAYLOADS):
             await see.refused(who.tenant, subject, "FORBIDDEN")
             return None
         return see
-
-
-def may_open(who: Principal) -> bool:
-    """Whether somebody may read payloads."""
-    return True
 
 
 async def reader(

@@ -8,6 +8,7 @@ import typer
 
 from processors.cli.agents import agents
 from processors.cli.api import api
+from processors.cli.audit import app as audit
 from processors.cli.bench import bench
 from processors.cli.dead_letters import app as dead_letters
 from processors.cli.demo import demo
@@ -58,6 +59,7 @@ for command in LISTED:
     app.command(epilog=CODES)(command)
 
 app.add_typer(dead_letters, name="dead-letters", epilog=CODES)
+app.add_typer(audit, name="audit", epilog=CODES)
 app.add_typer(tenants, name="tenant", epilog=CODES)
 app.add_typer(keys, name="keys", epilog=CODES)
 app.command(hidden=True, epilog=CODES)(agents)

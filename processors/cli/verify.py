@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from processors.cli import output
-from processors.cli.exits import Code, Failed, run
+from processors.cli.exits import Code, Failed, explained, run
 
 if TYPE_CHECKING:
     from streams.chain import Report
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 def verify(
     partition: int | None = typer.Option(None, min=0, help="Only this partition."),
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Check this file of `audit export`; no database is needed."),
+    ] = None,
+    digest: str | None = typer.Option(None, help="The digest that the export must have."),
     as_json: bool = typer.Option(False, "--json", help="Print one report a partition as JSON."),
 ) -> None:
     """Recompute the log's hash chain; exit 1 names the first position where it was tampered with.
@@ -25,6 +31,9 @@ def verify(
 
     Example:  orchestrator verify && echo untouched
     """
+    if export is not None:
+        _check_export(export, digest, as_json)
+        return
 
     async def check() -> list[Report]:
         from processors.cli.engine import reading
@@ -52,4 +61,26 @@ def verify(
             f"Damaged: partition {report.partition}, position {report.position}: {report.reason}."
         )
     if damaged:
+        raise typer.Exit(Code.REFUSED)
+
+
+def _check_export(file: Path, digest: str | None, as_json: bool) -> None:
+    """Whether each line of an export is as it was written, and none is missing."""
+    from streams.export import check
+
+    with explained(as_json), file.open("rb") as lines:
+        found = check(lines)
+    other = digest is not None and digest != found.digest
+    if as_json:
+        output.as_json(asdict(found) | {"ok": found.ok and not other})
+    elif found.ok and not other:
+        typer.echo(
+            f"Untouched: {found.events:,} events in {found.commits:,} commits, {found.reads:,}"
+            f" reads. Digest: {found.digest}"
+        )
+    for damage in found.damages:
+        output.error(f"Damaged: line {damage.line:,}: {damage.reason}.")
+    if other:
+        output.error(f"Another history: its digest is {found.digest}, not {digest}.")
+    if other or not found.ok:
         raise typer.Exit(Code.REFUSED)
