@@ -12,7 +12,8 @@ from aggregates.sealed import Answer, Error, Input, Inputs, Output, Policy, Prom
 class StartExecution:
     """Run one revision of a workflow (0: the newest), for at most `timeout_seconds` in all.
 
-    `retry_policy` takes the place of its tasks' own ones, except for their compensations.
+    `retry_policy` takes the place of its tasks' own ones, except for their compensations. Its tasks
+    in flight take `max_cpu` processors and `max_memory` MiB at most, by what their roles say.
     """
 
     workflow_id: str
@@ -21,6 +22,8 @@ class StartExecution:
     max_parallel_tasks: int | None = None
     timeout_seconds: float | None = None
     retry_policy: Policy = None
+    max_cpu: float | None = None
+    max_memory: float | None = None
     _blueprint: Blueprint | None = field(default=None, init=False)
 
 

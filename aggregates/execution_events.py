@@ -36,6 +36,8 @@ class ExecutionStarted:
     input: Input = None
     timeout_seconds: float | None = None
     retry_policy: Policy = None
+    max_cpu: float | None = None
+    max_memory: float | None = None
     _blueprint: Blueprint | None = field(default=None, repr=False, compare=False)
 
 

@@ -15,6 +15,7 @@ from aggregates.execution_input import heard
 from aggregates.execution_state import COMPLETED, RUNNING, SCHEDULED, Execution
 from aggregates.execution_undoing import Undo, Undoing
 from aggregates.plan import Plan
+from aggregates.room import Room, stored_room
 
 
 def dump(state: Execution) -> dict[str, Any] | None:
@@ -38,6 +39,7 @@ def dump(state: Execution) -> dict[str, Any] | None:
         "inputs": state.inputs or None,
         "timeout_seconds": state.timeout_seconds,
         "retry_policy": policy_to_store(state.policy),
+        "room": _dump_room(state.room),
         "deliveries": _named(state.deliveries) or None,
         "uncounted": _named(state.uncounted) or None,
         "asked": sorted(state.asked) or None,
@@ -46,6 +48,11 @@ def dump(state: Execution) -> dict[str, Any] | None:
         "undoing": _dump_undoing(state.undoing),
     }
     return always | {name: value for name, value in seldom.items() if value is not None}
+
+
+def _dump_room(room: Room | None) -> dict[str, Any] | None:
+    """Its limits; what is in flight is known from the tasks."""
+    return None if room is None else {"max_cpu": room.max_cpu, "max_memory": room.max_memory}
 
 
 def _named(by_task: dict[int, Any]) -> dict[str, Any]:
@@ -82,6 +89,7 @@ def load(root: str, data: Any, found: Blueprint | None) -> Execution:
     state.input, state.inputs = data.get("input"), data.get("inputs", {})
     state.timeout_seconds = data.get("timeout_seconds")
     state.policy = stored_policy(data.get("retry_policy"))
+    state.room = stored_room(data.get("room"))
     state.deliveries = _numbered(data.get("deliveries", {}))
     state.uncounted = _numbered(data.get("uncounted", {}))
     state.asked = set(data.get("asked", ()))
@@ -96,6 +104,8 @@ def load(root: str, data: Any, found: Blueprint | None) -> Execution:
                 state.waiting[successor] -= 1
         elif status in (SCHEDULED, RUNNING):
             state.in_flight += 1
+            if state.room is not None:
+                state.room.enter(state.role_of(task))
             state.alone = state.alone or plan.exclusive[task]
     state.ready.clear()
     if not (state.terminal or state.undoing.outcome):

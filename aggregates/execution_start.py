@@ -21,6 +21,7 @@ from aggregates.execution_state import (
     Execution,
 )
 from aggregates.problem import Refused
+from aggregates.room import Room, room
 from aggregates.schedule import schedule
 
 ATTEMPTS_IN_ALL_MAX = 255  # an attempt's number is one byte
@@ -54,6 +55,7 @@ def start(state: Execution, command: StartExecution) -> list[Any]:
             detail = "`max_parallel_tasks` must be at least 1."
             raise Refused("INVALID_VALUE", detail, "/max_parallel_tasks")
         limit = min(limit, command.max_parallel_tasks)
+    most = room(plan.definition, command.max_cpu, command.max_memory)
     started = ExecutionStarted(
         workflow_id=found.workflow_id,
         revision=found.revision,
@@ -65,10 +67,13 @@ def start(state: Execution, command: StartExecution) -> list[Any]:
         input=command.input,
         timeout_seconds=seconds,
         retry_policy=policy_to_store(policy),
+        max_cpu=command.max_cpu,
+        max_memory=command.max_memory,
         _blueprint=found,
     )
     begun = Execution(state.id)
     begun.begin(found, limit)
+    begun.room = most
     return [started, PhaseEntered(1, plan.phases), *schedule(begun, [], 0)]
 
 
@@ -77,6 +82,8 @@ def started(state: Execution, event: ExecutionStarted, found: Blueprint) -> None
     state.begin(found, event.max_parallel_tasks)
     state.input, state.timeout_seconds = event.input, event.timeout_seconds
     state.policy = stored_policy(event.retry_policy)
+    if event.max_cpu is not None or event.max_memory is not None:
+        state.room = Room(event.max_cpu, event.max_memory)
 
 
 def retry(state: Execution, command: RetryExecution) -> list[Any]:

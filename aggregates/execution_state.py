@@ -14,6 +14,7 @@ from aggregates.decider import Blueprint
 from aggregates.definitions.model import RetryPolicy
 from aggregates.execution_undoing import Undoing
 from aggregates.plan import Plan
+from aggregates.room import Room
 
 PENDING, SCHEDULED, RUNNING, COMPLETED, FAILED, CANCELLED, WAITING, TIMED_OUT = range(8)
 TASK_STATUSES = (
@@ -61,6 +62,7 @@ class Execution:
         "policy",
         "ready",
         "revision",
+        "room",
         "signals",
         "status",
         "task_status",
@@ -81,6 +83,7 @@ class Execution:
         self.limit = 0
         self.timeout_seconds: float | None = None
         self.policy: RetryPolicy | None = None  # in place of the tasks' own ones
+        self.room: Room | None = None
         self.input: Any = None
         self.inputs: dict[str, Any] = {}  # those that a retry has edited, by task
         self.task_status = bytearray()
@@ -155,6 +158,11 @@ class Execution:
         assert self.plan is not None
         return self.plan.index[task_id]
 
+    def role_of(self, task: int) -> str:
+        """Who is asked to do a task."""
+        assert self.plan is not None
+        return self.plan.definition.tasks[task].agent_role
+
     # One attempt --------------------------------------------------------------------------------
 
     def scheduled(self, task_id: str, attempt: int) -> None:
@@ -168,6 +176,8 @@ class Execution:
         self.task_status[task] = SCHEDULED
         self.attempts[task] = attempt
         self.in_flight += 1
+        if self.room is not None:
+            self.room.enter(self.role_of(task))
         self.alone = self.plan is not None and self.plan.exclusive[task]
         if self.deliveries:
             self.deliveries.pop(task, None)
@@ -187,6 +197,8 @@ class Execution:
         task = self.number(task_id)
         if self.task_status[task] in (SCHEDULED, RUNNING):
             self.in_flight -= 1
+            if self.room is not None:
+                self.room.leave(self.role_of(task))
             self.alone = False
         self.task_status[task] = status
         return task

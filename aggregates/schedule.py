@@ -14,6 +14,7 @@ from typing import Any
 from aggregates.definition import RetryPolicy
 from aggregates.execution_events import TaskScheduled
 from aggregates.execution_state import Execution
+from aggregates.room import Room
 
 RETRY_DELAY_MS_MAX = 86_400_000  # as the longest back-off that a definition may ask for
 
@@ -74,8 +75,17 @@ def choose(
             if in_flight or chosen:
                 break
             return [task]
+        if state.room is not None and not _fits(state, state.room, [*chosen, task], leaving):
+            break
         chosen.append(task)
     return chosen
+
+
+def _fits(state: Execution, room: Room, entering: list[int], leaving: int | None) -> bool:
+    assert state.plan is not None
+    roles = [state.role_of(task) for task in entering]
+    gone = None if leaving is None else state.role_of(leaving)
+    return room.fits(state.plan.definition.agents, roles, gone)
 
 
 def may_retry(policy: RetryPolicy, attempt: int, error: str) -> bool:

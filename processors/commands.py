@@ -66,6 +66,8 @@ def start_execution(
     max_parallel_tasks: int | None = None,
     timeout_seconds: float | None = None,
     retry_policy: dict[str, Any] | None = None,
+    max_cpu: float | None = None,
+    max_memory: float | None = None,
     execution_id: str | None = None,
 ) -> Command:
     """Run one revision of a workflow; 0 is the newest. After `timeout_seconds` it fails.
@@ -79,6 +81,8 @@ def start_execution(
         "max_parallel_tasks": max_parallel_tasks,
         "timeout_seconds": timeout_seconds,
         "retry_policy": retry_policy,
+        "max_cpu": max_cpu,
+        "max_memory": max_memory,
     }
     return command("execution", execution_id, "StartExecution", data)
 

@@ -50,12 +50,17 @@ class Coordination:
 
 @dataclass(slots=True)
 class AgentRequirement:
-    """What a role asks of its agents; `max_concurrency` None leaves it to their own capacity."""
+    """What a role asks of its agents; `max_concurrency` None leaves it to their own capacity.
+
+    `cpu` (processors) and `memory` (MiB) are what one of its tasks takes.
+    """
 
     capabilities: tuple[str, ...] = ()
     max_concurrency: int | None = None
     type: str | None = None
     count: int = 1
+    cpu: float = 0.0
+    memory: float = 0.0
     metadata: dict[str, Any] = field(default_factory=dict)
 
 

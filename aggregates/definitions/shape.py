@@ -22,6 +22,8 @@ ATTEMPTS_MAX = 20  # with 20, even a task that fails half the time fails once in
 BACKOFF_SECONDS_MAX = 86_400.0
 MULTIPLIER_MAX = 100.0
 PRIORITY_MAX = 1000
+CPU_MAX = 100_000.0  # processors, of one task
+MEMORY_MAX = 1e9  # MiB, of one task
 CONCURRENCY_MAX = 100_000  # ten times the agents the engine is built for
 JITTER = 0.5  # what `jitter: true` means
 
@@ -55,6 +57,8 @@ class AgentShape(_Shape):
     max_concurrency: Count | None = None
     type: Text | None = None
     count: Count = 1
+    cpu: Annotated[float, Field(ge=0, le=CPU_MAX, allow_inf_nan=False)] = 0.0
+    memory: Annotated[float, Field(ge=0, le=MEMORY_MAX, allow_inf_nan=False)] = 0.0
     metadata: dict[str, Any] | None = None
 
 
@@ -181,5 +185,7 @@ def _agent(need: AgentShape) -> model.AgentRequirement:
         need.max_concurrency,
         need.type,
         need.count,
+        need.cpu,
+        need.memory,
         need.metadata or {},
     )

@@ -8,7 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aggregates.agent import CAPACITY_MAX, COST_MAX, REGION_CHARS_MAX, ROLES_MAX
 from aggregates.definitions.rules import ID_BYTES_MAX
-from aggregates.definitions.shape import CONCURRENCY_MAX, SECONDS_MAX, PolicyShape
+from aggregates.definitions.shape import (
+    CONCURRENCY_MAX,
+    CPU_MAX,
+    MEMORY_MAX,
+    SECONDS_MAX,
+    PolicyShape,
+)
 from aggregates.problem import DETAIL_CHARS_MAX
 
 INPUTS_MAX = 1_000  # edited inputs in one retry
@@ -28,6 +34,14 @@ class ResourceConstraints(_Shape):
     max_agents: Annotated[
         int | None,
         Field(ge=1, le=CONCURRENCY_MAX, description="Agents that work for it at the same time."),
+    ] = None
+    max_cpu: Annotated[
+        float | None,
+        Field(gt=0, le=CPU_MAX, description="Processors, by what the roles say of their tasks."),
+    ] = None
+    max_memory: Annotated[
+        float | None,
+        Field(gt=0, le=MEMORY_MAX, description="MiB, by what the roles say of their tasks."),
     ] = None
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from processors.api.app import make_app
 from processors.api.requests import BODY_BYTES_MAX, BODY_DEPTH_MAX, DEFINITION_BYTES_MAX

@@ -69,7 +69,7 @@ async def test_an_execution_is_started_watched_and_read_back(on, http):
         options = {
             "timeout": 60,
             "retry_policy": {"max_attempts": 1},
-            "resource_constraints": {"max_agents": 2},
+            "resource_constraints": {"max_agents": 2, "max_cpu": 4, "max_memory": 8192},
         }
         made = await started(
             http,

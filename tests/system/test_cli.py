@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import httpx
 import orjson
 import pytest
 
@@ -35,6 +36,8 @@ class Place:
 
     directory: Path
     mark: str
+    api: str = ""
+    """Where an engine that runs here answers over HTTP."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -129,7 +132,10 @@ def nothing_is_left(where: Place) -> None:
 def engine(where: Place, agents: int = 2) -> Iterator[subprocess.Popen[str]]:
     """A running `up` with simulated agents; stopped with SIGINT at the end, if it still runs."""
     with where.started("up", "--port", "0", "--agents", str(agents)) as process:
-        read_until(process, "Ctrl-C stops everything")
+        printed = read_until(process, "Ctrl-C stops everything")
+        if "The API answers" not in printed:
+            printed = read_until(process, "The API answers")
+        where.api = printed.rpartition("answers at ")[2].split()[0]
         yield process
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
@@ -156,6 +162,12 @@ def finished(up: Place) -> dict[str, Any]:
 
 def test_submit_waits_until_it_has_completed(finished: dict[str, Any]) -> None:
     assert finished["status"] == "completed"
+
+
+def test_the_same_is_there_over_http(up: Place, finished: dict[str, Any]) -> None:
+    """R50: `up` serves it beside the engine."""
+    place = f"{up.api}/api/v1/executions/{finished['execution_id']}"
+    until(lambda: httpx.get(place).json().get("status") == "completed", 10, "the read model")
 
 
 def test_status_follows(up: Place, finished: dict[str, Any]) -> None:

@@ -24,6 +24,8 @@ PLACES = {
     "/retry_policy": "/execution_options/retry_policy",
     "/timeout_seconds": "/execution_options/timeout",
     "/max_parallel_tasks": "/execution_options/resource_constraints/max_agents",
+    "/max_cpu": "/execution_options/resource_constraints/max_cpu",
+    "/max_memory": "/execution_options/resource_constraints/max_memory",
 }
 """Where a body says what the engine calls otherwise."""
 
@@ -48,6 +50,8 @@ async def execute(
         input=said.input_data,
         timeout_seconds=options.timeout,
         max_parallel_tasks=most.max_agents,
+        max_cpu=most.max_cpu,
+        max_memory=most.max_memory,
         retry_policy=policy.model_dump(exclude_unset=True) if policy else None,
         execution_id=root,
     )
