@@ -15,6 +15,8 @@ import orjson
 from streams.message import DEFAULT_TENANT, Command
 
 BRACKETS_MAX = 64  # so few cannot nest too deeply
+OBJECT_BYTES_MIN = 5  # of an object around another one, {"":}
+_BACKSLASH, _BRACKET = b"\\["  # a number is looked for five times as fast as bytes are
 REPLY_PREFIX = "replies:"
 TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """Tenants are part of stream keys, so nothing in them may end or widen a key."""
@@ -26,8 +28,11 @@ def command(raw: bytes) -> Command | None:
     """The command in an envelope that is plainly well; None for any other."""
     if (
         not raw.isascii()
-        or raw.count(b"[") + raw.count(b"{") > BRACKETS_MAX
-        or (b"\\" in raw and b"\\u" in raw)
+        or (_BACKSLASH in raw and b"\\u" in raw)
+        or (
+            (_BRACKET in raw or len(raw) > OBJECT_BYTES_MIN * BRACKETS_MAX)
+            and raw.count(b"[") + raw.count(b"{") > BRACKETS_MAX
+        )
     ):
         return None
     try:

@@ -22,7 +22,7 @@ from processors.app import Worker
 from processors.bench.bare import BareLoop, Recording
 from processors.cli.exits import Failed
 from processors.settings import Settings
-from processors.worker import GC_ALLOCATIONS
+from processors.worker import steady_heap
 from streams.log import WRITER
 from streams.members import weight
 from streams.transport import running
@@ -137,8 +137,7 @@ async def engine(line: Connection, settings: Settings, name: str, share: int) ->
     """A worker for commands with so many partitions; says how many events it has committed."""
     worker = Worker(settings, ["commands"], name)
     _, processor = worker.feeds[0]
-    gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS)
+    steady_heap()
     try:
         async with running(worker.app()):
             while len(processor.parts) != share:  # noqa: ASYNC110
@@ -169,8 +168,7 @@ async def bare(
         loop = BareLoop(worker.log, worker.bus, recording, each)
         await loop.open()
         gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_ALLOCATIONS)
+        steady_heap()
         line.send(READY)
         await loop.drain(commands)
         await asyncio.to_thread(line.recv)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from streams import quick
 from streams.codec import (
     COMMAND_BYTES_MAX,
     ID_BYTES_MAX,
@@ -81,6 +82,41 @@ def test_a_command_comes_back_as_it_was(command: Command) -> None:
         assert "TOO_LARGE" in poison(encode_command(command))
     else:
         assert decode_command(encode_command(command)) == command
+
+
+ODD = [
+    *(b"1.0", b"1e400", b"-0", b"01", b"18446744073709551616", b"NaN", b"null", b"true", b""),
+    *(b'"\\u0000"', b'"\\ud800"', b'"\\ud83d\\ude00"', b'"\\x"', b'"\x01"', b'"\xff"'),
+    *(b'"\xed\xa0\x80"', b'"\xc3\xa9"', b'"' + b"e" * 201 + b'"', b"/**/1", b"{} ", b"[[]]"),
+    *(b'{"a":1,"a":2}', b"[" * 70 + b"]" * 70, b'{"":' * 70 + b"1" + b"}" * 70),
+]
+MORE = ["tenant", "actor", "replyto", "expectedversion", "token", "specversion", "more"]
+
+
+@st.composite
+def strange(draw: st.DrawFn) -> bytes:
+    """An envelope with odd values, attributes that are there twice, and bytes put in anywhere."""
+    said = [(name, orjson.dumps(value)) for name, value in ENVELOPE.items()]
+    odd = st.tuples(st.sampled_from([*ENVELOPE, *MORE]), st.sampled_from(ODD))
+    said += draw(st.lists(odd, max_size=2))
+    if draw(st.booleans()):
+        said.append(("data", b'{"x":%b}' % draw(st.sampled_from(ODD))))
+    message = b"{" + b",".join(b'"%b":%b' % (name.encode(), value) for name, value in said) + b"}"
+    for at in draw(st.lists(st.integers(0, 200), max_size=1)):
+        message = message[:at] + draw(st.binary(max_size=2)) + message[at + 1 :]
+    return message
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(strange())
+def test_the_quick_reader_lets_nothing_pass_that_the_strict_one_refuses(message: bytes) -> None:
+    """F32: and where it reads a command, both read the same."""
+    if quick.command(message) is None:
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        found = decode_command(message)
+        patch.setattr(quick, "command", lambda _: None)
+        assert found == decode_command(message)
 
 
 @pytest.mark.parametrize("name", ["id", "type", "subject"])
