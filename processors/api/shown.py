@@ -283,6 +283,37 @@ class Letter(Shown):
     decided_at: datetime | None
 
 
+class AuditEntry(Shown):
+    """Something that was commanded; `problem` says why it was refused."""
+
+    time: datetime
+    actor: str | None
+    subject: str
+    type: str
+    allowed: bool
+    version: int
+    partition: int
+    position: int
+    causation_id: str | None
+    correlation_id: str | None
+    problem: dict[str, Any] | None
+
+
+class AuditRead(Shown):
+    """A look at sealed payloads, or at a tenant's keys; or one that was refused."""
+
+    number: int
+    time: datetime
+    actor: str
+    origin: str
+    action: str
+    subject: str
+    via: str
+    payloads: int
+    allowed: bool
+    detail: str
+
+
 class WholeLetter(Letter):
     """What could not be handled, with its bytes in base64."""
 

@@ -94,6 +94,27 @@ async def test_payloads_are_opened_and_that_is_noted(on: Engine, kek: str) -> No
         )
         assert looked["GET /api/v1/workflows/{workflow_id}/definition"][2] == f"workflow/{workflow}"
         assert len(looked) == 4, "lists are not opened"
+        assert (await web.post(f"{here}/retry", json={"task": "nothing"})).status_code >= 400
+        trail = (
+            await web.get("/api/v1/audit", params={"subject": f"execution/{execution}"})
+        ).json()
+        assert {one["actor"] for one in trail["items"]} >= {"http", "worker-1"}
+        [refused] = [one for one in trail["items"] if not one["allowed"]]
+        assert refused["problem"]["code"] == "UNKNOWN_TASK"
+        reads: list[Any] = []
+        wanted: dict[str, Any] = {"limit": 2, "subject": f"execution/{execution}"}
+        while True:
+            found = (await web.get("/api/v1/audit/reads", params=wanted)).json()
+            reads += found["items"]
+            if (cursor := found["next"]) is None:
+                break
+            wanted["cursor"] = cursor
+        assert {one["via"] for one in reads} == set(looked) - {
+            "GET /api/v1/workflows/{workflow_id}/definition"
+        }
+        assert [one["number"] for one in reads] == sorted(
+            (o["number"] for o in reads), reverse=True
+        )
 
 
 async def test_a_dead_letters_bytes_are_opened(on: Engine, kek: str) -> None:

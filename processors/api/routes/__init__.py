@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from processors.access.roles import Read
 from processors.api.routes.agents import router as agents
+from processors.api.routes.audit import router as audit
 from processors.api.routes.dead_letters import router as dead_letters
 from processors.api.routes.executions import router as executions
 from processors.api.routes.health import router as health
@@ -23,6 +24,7 @@ ROUTERS: tuple[tuple[APIRouter, Read | None], ...] = (
     (steering, Read.EXECUTIONS),
     (agents, Read.AGENTS),
     (dead_letters, Read.DEAD_LETTERS),
+    (audit, Read.AUDIT),
     (projections, Read.ENGINE),
     (outcomes, Read.EXECUTIONS),
     (health, None),
