@@ -32,6 +32,7 @@ from streams.message import Command, Outcome
 from streams.partition import commands_key, partition_of
 from streams.sealing.keyring import Keyring
 
+TURN = 200  # entries read, or events made: then the other coroutines get a turn
 EVENTS_MAX = 10_000  # of one commit: decided in some 100 ms, and a few megabytes
 
 logger = structlog.get_logger(__name__)
@@ -66,6 +67,7 @@ async def decide_batch(
     among what is returned, are for the next one.
     """
     work: list[tuple[Decided, list[Typed]]] = []
+    read = said = 0
     for part, entries in batches:
         share = Share(
             part.partition,
@@ -84,7 +86,10 @@ async def decide_batch(
         if keys is not None:
             decided.came_clear = await settle(keys, commands)
         work.append((decided, commands))
-        await sleep(0)  # so that a large batch does not keep the leases' beats waiting
+        read += len(entries)
+        if read >= TURN:
+            read = 0
+            await sleep(0)  # so that a large batch does not keep the leases' beats waiting
     for decided, commands in work:
         part = decided.part
         if part.unsure:
@@ -115,7 +120,10 @@ async def decide_batch(
             part.head, part.number, part.offset = share.last, share.number, share.stream_offset
             room -= len(share.messages)
             done.append(decided)
-        await sleep(0)
+        said += len(share.messages)
+        if said >= TURN:
+            said = 0
+            await sleep(0)
     return done
 
 

@@ -123,6 +123,7 @@ class Reader:
                 self._partial = False
                 wait_s = RETRY_S
                 await self._deliver(plan, reply, times, since)
+                await asyncio.sleep(0)  # answers that are ready leave before the next read
 
     def _plan(self) -> Plan | None:
         """Of the roles with room, as much as all of them can take; None while there is none.
