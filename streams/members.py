@@ -13,9 +13,12 @@ from math import inf
 from streams.log import Log
 
 
-def weight(consumer: str, member: str, partition: int) -> bytes:
-    """How much a partition wants this member; the same in every process and release."""
-    return blake2b(f"{consumer}/{partition}/{member}".encode(), digest_size=8).digest()
+def weight(member: str, partition: int) -> bytes:
+    """How much a partition wants this member; the same in every process and release.
+
+    The same for every consumer, too: what one decides, its neighbour in the process follows.
+    """
+    return blake2b(f"{partition}/{member}".encode(), digest_size=8).digest()
 
 
 class Members:
@@ -61,8 +64,6 @@ class Members:
         """The live member that a partition belongs to, passing over one."""
         ranked = self._ranks.get(partition)
         if ranked is None:
-            ranked = sorted(
-                self.alive, key=lambda m: weight(self.consumer, m, partition), reverse=True
-            )
+            ranked = sorted(self.alive, key=lambda m: weight(m, partition), reverse=True)
             self._ranks[partition] = ranked
         return next((member for member in ranked if member != but), self.me)

@@ -51,7 +51,7 @@ async def owners(log: PostgresLog) -> dict[tuple[str, int], Standing]:
 
 async def shared_by(log: PostgresLog, names: set[str]) -> dict[tuple[str, int], Standing]:
     """Wait until exactly these own everything, each partition whom it belongs to."""
-    wanted = {(consumer, p): _rightful(consumer, p, names) for consumer in CONSUMERS for p in ALL}
+    wanted = {(consumer, p): _rightful(p, names) for consumer in CONSUMERS for p in ALL}
 
     async def all_settled():
         now = await owners(log)
@@ -63,10 +63,10 @@ async def shared_by(log: PostgresLog, names: set[str]) -> dict[tuple[str, int], 
 ALL = range(PARTITIONS)
 
 
-def _rightful(consumer: str, partition: int, names: set[str]) -> str:
+def _rightful(partition: int, names: set[str]) -> str:
     from streams.members import weight
 
-    return max(names, key=lambda name: weight(consumer, name, partition))
+    return max(names, key=lambda name: weight(name, partition))
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""What is committed is handed over in memory once, in order, and never with a hole (R10, R14)."""
+"""What is committed is handed over in memory once, in order, and never with a hole."""
 
 from __future__ import annotations
 
