@@ -23,7 +23,6 @@ from processors.bench.bare import BareLoop, Recording
 from processors.cli.exits import Failed
 from processors.settings import Settings
 from processors.worker import steady_heap
-from streams.log import WRITER
 from streams.members import weight
 from streams.transport import running
 
@@ -121,8 +120,7 @@ def names(workers: int, partitions: int) -> list[str]:
     for attempt in count():
         found = [f"bench-{attempt}-{number}" for number in range(workers)]
         owners = Counter(
-            max(found, key=lambda name: weight(WRITER, name, partition))
-            for partition in range(partitions)
+            max(found, key=lambda name: weight(name, partition)) for partition in range(partitions)
         )
         if max(owners.values()) <= -(-partitions // workers):
             return found
