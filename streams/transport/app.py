@@ -19,7 +19,9 @@ from streams.transport.assignor import Assignor, LeaderAssignor
 from streams.transport.conductor import BatchSchema
 from streams.transport.supervisor import Supervisor
 
-BUFFER_BATCHES = 8  # between a feed and its agent: enough to overlap, little to read again
+BUFFER_BATCHES = 1
+"""Between a feed and its agent: reading overlaps with deciding. What arrives meanwhile waits where
+it can still become one batch; eight small ones here made each wait for eight commits."""
 GRACE_S = 0.5  # for agents to finish the batch in hand when the app stops
 
 SETTINGS: dict[str, Any] = {
