@@ -38,7 +38,7 @@ class CommandFeed(LeasedFeed):
         self._moving: asyncio.Task[None] | None = None
         self._offsets: dict[int, str] = {}
         self._trimmed = float("-inf")
-        self._busy = 1
+        self._busy = 0  # streams that had something at the last look; not known after a pause
         self._doubtful = False
 
     async def start(self) -> None:
@@ -84,6 +84,7 @@ class CommandFeed(LeasedFeed):
             await self._less_careful(next(p for p in parts if commands_key(p) in offsets))
             return None
         if not streams:
+            self._busy = 0
             await self._watch_incarnation()
             return None
         self._busy = len(streams)
@@ -104,7 +105,7 @@ class CommandFeed(LeasedFeed):
             partition = min(careful)
             key = commands_key(partition)
             return {key: offsets[partition]}, self.processor.careful[partition]
-        count = min(ENTRIES_MAX, BATCH_ENTRIES_MAX // self._busy or 1)
+        count = min(ENTRIES_MAX, BATCH_ENTRIES_MAX // (self._busy or len(offsets) or 1) or 1)
         return {commands_key(p): offset for p, offset in offsets.items()}, count
 
     async def _less_careful(self, partition: int) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from processors.bench.backlog import Backlog, command_id
-from processors.command_feed import BLOCK_MS
+from processors.command_feed import BATCH_ENTRIES_MAX, BLOCK_MS
 from processors.command_processor import ENTRIES_MAX
 from streams.bus import Bus
 from streams.log import READ_EVENTS_MAX, WRITER, Cursor, Log, Share
@@ -83,8 +83,11 @@ class BareLoop:
         """Until all commands are committed and mirrored."""
         keys = {commands_key(p): p for p in self.cursors}
         offsets = {key: self.cursors[p].stream_offset for key, p in keys.items()}
+        busy = len(offsets)
         while commands:
-            streams = await self.bus.read(offsets, ENTRIES_MAX, BLOCK_MS)
+            count = min(ENTRIES_MAX, BATCH_ENTRIES_MAX // busy or 1)  # as the engine's feed reads
+            streams = await self.bus.read(offsets, count, BLOCK_MS)
+            busy = len(streams) or busy
             shares = []
             for key, entries in streams.items():
                 offsets[key] = entries[-1][0]

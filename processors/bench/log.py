@@ -36,7 +36,7 @@ from streams.transport import running
 COMMANDS = 100_000
 DRAIN_S_MAX = 300.0
 WORKERS = 1
-RATIO_MIN = 0.5  # of the bare loop
+RATIO_MIN = 0.6  # of the bare loop
 ENGINE, BARE = "engine", "bare loop"
 PYTHON = "python"
 
