@@ -176,3 +176,26 @@ async def readable(on: Engine, root: str, secrets: Secrets) -> None:
     heard = repr(secrets.heard)
     for what in ("input", "defined", "output", "answer", "signal", "edited", "plain"):
         assert secrets[what] in heard, what
+
+
+async def test_a_log_that_was_in_clear_is_read_and_gone_on_with_when_sealing_is_on(
+    database: str, redis_url: str
+) -> None:
+    """And the other way round: without keys it runs on, and its payloads stay sealed."""
+    addresses, kek = Addresses(database, redis_url), encode_key(os.urandom(32))
+    secrets = {turn: f"{turn}-{uuid4().hex}" for turn in ("clear", "sealed", "again")}
+    roots: dict[str, str] = {}
+    for turn, key in (("clear", None), ("sealed", kek), ("again", None)):
+        async with engine(addresses, kek=key) as on:
+            doing = [Agent("worker-1", ("worker",), lambda task: task.input, capacity=10)]
+            async with host(addresses, doing, keys=on.worker.keys):
+                roots[turn] = await stories.started(on.client, _two(), input=secrets[turn])
+                await stories.happened(on.pool, roots[turn], "ExecutionCompleted")
+    async with engine(addresses, kek=kek) as on:
+        stored = {turn: repr(await stories.events(on.pool, root)) for turn, root in roots.items()}
+        assert [turn for turn in roots if secrets[turn] in stored[turn]] == ["clear", "again"]
+        assert on.client.keys is not None
+        sealer = await on.client.keys.sealer("default")
+        events = [decode_event(row[0]) for row in await on.pool.fetch("SELECT message FROM events")]
+        read = repr([reveal_event(sealer, event) for event in events])
+        assert all(read.count(secret) == 3 for secret in secrets.values()), "in, made, out"
