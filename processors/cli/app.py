@@ -19,6 +19,7 @@ from processors.cli.migrate import migrate
 from processors.cli.partitions import partitions
 from processors.cli.publish import publish
 from processors.cli.replay import replay
+from processors.cli.schema import app as schema
 from processors.cli.status import status
 from processors.cli.steering import answer, cancel, pause, resume, retry, signal
 from processors.cli.submit import submit
@@ -61,6 +62,7 @@ for command in LISTED:
 app.add_typer(dead_letters, name="dead-letters", epilog=CODES)
 app.add_typer(audit, name="audit", epilog=CODES)
 app.add_typer(tenants, name="tenant", epilog=CODES)
+app.add_typer(schema, name="schema", epilog=CODES)
 app.add_typer(keys, name="keys", epilog=CODES)
 app.command(hidden=True, epilog=CODES)(agents)
 # Its options, --help too, are those of its own commands, which are imported when it is called.

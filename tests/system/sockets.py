@@ -16,6 +16,7 @@ from processors.api import server
 from processors.api.metrics import ApiMetrics
 from processors.following.following import Following
 from processors.settings import Addresses, Settings
+from tests.described import valid
 from tests.system.engine import PATIENCE_S, Engine
 
 
@@ -101,6 +102,7 @@ class Ear:
             self.events.append(message)
             self.at[message["partition"]] = message["position"]
         else:
+            valid(message["type"].capitalize(), message)
             self.at |= places(message["position"])
         return message
 

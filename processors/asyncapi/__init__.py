@@ -1,0 +1,1 @@
+"""The AsyncAPI description of all streams and WebSockets, made from the message classes."""
