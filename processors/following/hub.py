@@ -53,6 +53,7 @@ class Hub:
         self._starting = asyncio.Lock()
         self._looked = 0.0
         self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._ending: set[asyncio.Task[None]] = set()
 
     @property
     def gaps(self) -> int:
@@ -81,6 +82,8 @@ class Hub:
                 asyncio.create_task(self._follow(), name="hub follows"),
                 asyncio.create_task(self._beat(), name="hub beats"),
             )
+            for task in self._tasks:
+                task.add_done_callback(self._ending.discard)
         return {p: self.positions[p] for p in one.partitions}
 
     def leave(self, one: Subscription) -> None:
@@ -96,14 +99,16 @@ class Hub:
         if not self._subscriptions:
             for task in self._tasks:
                 task.cancel()
+            self._ending.update(self._tasks)
             self._tasks = ()
 
     async def close(self) -> None:
         """End every subscription, and the loop."""
         self._end_all(CLOSING)
-        tasks, self._tasks = self._tasks, ()
-        for task in tasks:
-            await end(task)
+        for task in (*self._tasks, *self._ending):
+            await end(task)  # each holds a connection until it has ended
+        self._tasks = ()
+        self._ending.clear()
 
     def _names(self, one: Subscription) -> Iterator[tuple[dict[str, set[Subscription]], str]]:
         wanted = one.wanted
