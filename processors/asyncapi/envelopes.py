@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from streams.codec import ID_BYTES_MAX, REPLY_PREFIX, SOURCE, SPEC_VERSION, TENANT, TOKEN_CHARS_MAX
+from streams.codec import ID_BYTES_MAX, REPLY_PREFIX, SOURCE, SPEC_VERSION, TENANT
+from streams.message import TOKEN_CHARS_MAX
 
 Schema = dict[str, Any]
 
