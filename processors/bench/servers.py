@@ -32,6 +32,7 @@ SHOWN = ("server_version", "fsync", "synchronous_commit", "full_page_writes")
 PINNED = {"synchronous_commit": "on"}
 """Of the database that is measured, whatever the server's default; `fsync` is only verified."""
 SYNC_RUNS = 50
+SYNC_US_MAX = 1_000.0  # a disk that takes longer is what is measured
 SYNC_US_MIN = 5.0  # what returns sooner has not been to a disk
 TABLES = """
 SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables
@@ -163,11 +164,15 @@ async def described(place: Place) -> tuple[dict[str, Any], list[str]]:
         "appendfsync": kept.get("appendfsync", "unknown"),
         "load_average": round(os.getloadavg()[0], 2),
     }
-    warnings = []
+    warnings: list[str] = []
     if place.directory is not None:
         said["fdatasync_us"] = round(_sync_us(place.directory))
         if said["fdatasync_us"] < SYNC_US_MIN:
             warnings.append(f"{place.directory} is on no disk: nothing here is durable.")
+        if said["fdatasync_us"] > SYNC_US_MAX:
+            warnings.append("The disk is slow, or busy with other work: so are all commits.")
+    if said["load_average"] > said["cores"] / 2:
+        warnings.append("The machine has other work: times mean little, CPU by task a bit more.")
     return said, warnings
 
 
