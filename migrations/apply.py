@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 
 import asyncpg
@@ -10,9 +11,21 @@ LOCK = 0x4147_434F  # "AGCO": one migrator at a time, whoever starts it
 PARTITIONS_DEFAULT = 16
 
 
-async def migrate(database_url: str, partitions: int = PARTITIONS_DEFAULT) -> list[str]:
+NOT_ISOLATED = (
+    "Row-level security is not in force: the roles agentcore_worker, agentcore_api and"
+    " agentcore_reader are missing, and this login may not create them. Create them (NOLOGIN),"
+    " grant them to the engine's login, and migrate again."
+)
+
+
+async def migrate(
+    database_url: str,
+    partitions: int = PARTITIONS_DEFAULT,
+    warning: Callable[[str], None] = lambda sentence: None,
+) -> list[str]:
     """Bring the schema up to date and return the names of the steps that were applied.
 
+    `warning` hears what could not be done: this login may not be allowed to create roles.
     `partitions` is written when the database is created and never changes afterwards.
     """
     connection = await asyncpg.connect(database_url)
@@ -35,6 +48,8 @@ async def migrate(database_url: str, partitions: int = PARTITIONS_DEFAULT) -> li
         await connection.execute(
             "INSERT INTO engine (partitions) VALUES ($1) ON CONFLICT DO NOTHING", partitions
         )
+        if not await connection.fetchval("SELECT secure_tables()"):
+            warning(NOT_ISOLATED)
         return applied
     finally:
         await connection.close()

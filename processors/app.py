@@ -59,7 +59,8 @@ class Worker:
         addresses = find(settings)
         self.settings = settings
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{uuid7()}"
-        self.log = PostgresLog(addresses.database_url)
+        role = None if settings.auth == "none" else "agentcore_worker"
+        self.log = PostgresLog(addresses.database_url, role=role)
         self.bus = Bus(addresses.redis_url)
         self.keys = keyring_of(settings, self.log)
         self.engine = engine_shown(settings)

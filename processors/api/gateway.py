@@ -12,12 +12,12 @@ import asyncpg
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from processors.api.principal import Principal
+from processors.api.principal import Principal, seen_tenant
 from processors.api.reached import Reached
 from processors.api.trouble import AWAY, busy, unavailable
 from processors.client import Client
 from processors.following.following import Following
-from processors.settings import Addresses, Settings
+from processors.settings import Addresses, BadSettings, Settings
 from streams.bus import Bus
 from streams.logs.postgres import PostgresLog
 
@@ -27,16 +27,28 @@ READS_MAX = 1_000  # under way and waiting for a connection; more are told to co
 WAITING_MAX = 1_000  # commands whose outcomes are waited for; each holds its body meanwhile
 
 
+UNBOUND = 4  # connections for what is not bound to a tenant
+
+
 class Gateway:
     """What all requests of this process share; `async with Gateway(settings, addresses)`."""
 
     def __init__(self, settings: Settings, addresses: Addresses) -> None:
         self.settings = settings
         self.client = Client(addresses, "http", settings)
-        self.log = PostgresLog(addresses.database_url, settings.api_connections)
-        self.following = Following(self.log, self.client.bus, settings.api_sockets)
+        url, bound = addresses.database_url, settings.auth != "none"
+        self.log = PostgresLog(
+            url,
+            settings.api_connections,
+            role="agentcore_api" if bound else None,
+            tenant=seen_tenant.get if bound else None,
+        )
+        """Reads for whoever asks; where there are tokens, the database binds it to his tenant."""
+        self.unbound = PostgresLog(url, UNBOUND) if bound else self.log
+        """Reads what is nobody's, or is handed out by tenant: positions, and what followers get."""
+        self.following = Following(self.unbound, self.client.bus, settings.api_sockets)
         self.partitions = 0
-        self.reached = Reached(self.log)
+        self.reached = Reached(self.unbound)
         self.in_flight: set[str] = set()
         self.reads = 0
 
@@ -44,7 +56,10 @@ class Gateway:
         await self.client.__aenter__()
         try:
             await self.log.open()
-            self.partitions = self.following.partitions = await self.log.partitions()
+            await self.unbound.open()
+            if self.settings.auth != "none":
+                await _make_sure_of_bounds(self.log)
+            self.partitions = self.following.partitions = await self.unbound.partitions()
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
@@ -60,6 +75,7 @@ class Gateway:
         await self.reached.close()
         await self.client.__aexit__(None, None, None)
         await self.log.close()
+        await self.unbound.close()
 
     @property
     def bus(self) -> Bus:
@@ -102,6 +118,15 @@ class Gateway:
         async with self.reading(who) as connection:
             found: asyncpg.Record | None = await connection.fetchrow(statement, *arguments)
             return found
+
+
+async def _make_sure_of_bounds(log: PostgresLog) -> None:
+    """Raise BadSettings where nothing but our own statements would keep tenants apart."""
+    if not await log.pool.fetchval("SELECT row_security_active('events')"):
+        raise BadSettings(
+            "AGENTCORE_AUTH=token: this database does not bind the gateway to one tenant."
+            " `orchestrator migrate` says what is missing."
+        )
 
 
 async def gateway(connection: HTTPConnection) -> Gateway:

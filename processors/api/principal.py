@@ -8,6 +8,7 @@ for none knows one principal, the developer.
 from __future__ import annotations
 
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -50,6 +51,11 @@ class Principal:
 DEVELOPER = Principal(DEFAULT_TENANT, "http", everywhere=True)
 
 
+seen_tenant: ContextVar[str] = ContextVar("seen_tenant", default="")
+"""Whose rows the database shows to the request that is under way; nobody's where it is not known.
+"""
+
+
 class Guard:
     """Turns what requests carry into principals; one a gateway."""
 
@@ -89,6 +95,7 @@ class Guard:
             tenant = connection.headers.get(TENANT_HEADER, DEFAULT_TENANT)
             if not TENANT.fullmatch(tenant):
                 raise Problem("INVALID_VALUE", "The header X-Tenant names a tenant.")
+        seen_tenant.set(known.tenant)
         return Principal(tenant, known.subject, everywhere, token, known)
 
 

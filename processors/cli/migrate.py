@@ -28,4 +28,4 @@ async def _migrate() -> list[str]:
     from processors.settings import read_settings
 
     settings = read_settings()
-    return await migrate(find(settings).database_url, settings.partitions)
+    return await migrate(find(settings).database_url, settings.partitions, output.note)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -53,13 +53,37 @@ _REFUSED = (
 )
 
 
-async def connect(database_url: str, connections_max: int = CONNECTIONS_MAX) -> asyncpg.Pool:
-    """A pool whose connections carry our time-outs and pass JSON as bytes."""
+ASSUME = """
+SELECT set_config('role', rolname, false) FROM pg_roles
+WHERE rolname = $1 AND pg_has_role(session_user, oid, 'MEMBER')
+"""
+"""Be a role from now on, where it is there and this login may be it."""
+
+BIND = "SELECT set_config('agentcore.tenant', $1, false)"
+"""See one tenant's rows only; see the migration of tenants' isolation."""
+
+
+async def connect(
+    database_url: str,
+    connections_max: int = CONNECTIONS_MAX,
+    role: str | None = None,
+    tenant: Callable[[], str] | None = None,
+) -> asyncpg.Pool:
+    """A pool whose connections carry our time-outs and pass JSON as bytes.
+
+    They act as `role` where the login may; whenever one is taken it is bound to `tenant`.
+    """
 
     async def prepare(connection: Any) -> None:
         await connection.set_type_codec(
             "json", schema="pg_catalog", encoder=_same, decoder=_same, format="binary"
         )
+        if role is not None:
+            await connection.execute(ASSUME, role)
+
+    async def bind(connection: Any) -> None:
+        assert tenant is not None
+        await connection.execute(BIND, tenant())
 
     async def keep(connection: Any) -> None:
         """We change no session state, so the round trip of a reset is saved."""
@@ -69,6 +93,7 @@ async def connect(database_url: str, connections_max: int = CONNECTIONS_MAX) -> 
         min_size=1,
         max_size=connections_max,
         init=prepare,
+        setup=None if tenant is None else bind,
         reset=keep,
         server_settings=SETTINGS,
         command_timeout=COMMAND_TIMEOUT_S,
@@ -82,7 +107,15 @@ def _same(value: bytes) -> bytes:
 class PostgresLog:
     """The log over a pool of connections; see `streams.log.Log` for what each call promises."""
 
-    def __init__(self, database_url: str, connections_max: int = CONNECTIONS_MAX) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        connections_max: int = CONNECTIONS_MAX,
+        role: str | None = None,
+        tenant: Callable[[], str] | None = None,
+    ) -> None:
+        """`role` and `tenant` are those of `connect`."""
+        self._role, self._tenant = role, tenant
         self._database_url = database_url
         self._connections_max = connections_max
         self._opening = asyncio.Lock()
@@ -99,7 +132,9 @@ class PostgresLog:
         """Connect; a second call changes nothing. Raises LogUnavailable."""
         async with self._opening, self._answered():
             if self._pool is None:
-                self._pool = await connect(self._database_url, self._connections_max)
+                self._pool = await connect(
+                    self._database_url, self._connections_max, self._role, self._tenant
+                )
 
     async def close(self) -> None:
         """Let go of the connections."""

@@ -22,10 +22,7 @@ from streams.partition import partition_of
 COMMITS_MAX = 10_000  # of a partition, the newest: as far back as its owner remembers at most
 
 FIND = """
-SELECT first_position, commands FROM commits
-WHERE partition = $1 AND strpos(commands::text, $2) > 0
-  AND number > (SELECT coalesce(max(number), 0) FROM commits WHERE partition = $1) - $3::bigint
-ORDER BY number DESC LIMIT 1
+SELECT first_position, commands FROM outcome_of($1, $2, $3)
 """
 """The commit of a command, among the newest; the tenant is a part of the command's name."""
 
@@ -46,8 +43,7 @@ async def get_outcome(
     """What became of a command to `subject`; 404 while that is not known, or not any more."""
     partition = partition_of(subject, reading.gateway.partitions)
     name = command_id(reading.who, key)
-    quoted = orjson.dumps(name).decode()
-    found = await reading.gateway.row(reading.who, FIND, partition, quoted, COMMITS_MAX)
+    found = await reading.gateway.row(reading.who, FIND, partition, name, COMMITS_MAX)
     if found is None:
         detail = f"No outcome of {key} is known: it is under way, was never given, or is long past."
         raise Problem("NOT_FOUND", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
