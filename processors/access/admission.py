@@ -40,6 +40,7 @@ class Admission:
 
     def __init__(self, tokens: Tokens, published: PublishedKeys | None = None) -> None:
         self._principal = tokens.principal
+        self._known = tokens.known
         self._published = published
         self._missed = False
 
@@ -69,19 +70,20 @@ class Admission:
             raise Unauthenticated(
                 "The command carries no token; put one into its envelope as `token`."
             )
-        try:
-            principal = self._principal(token, now)
-        except UnknownKey:
-            self._missed = True
-            raise
+        principal = self._known.get(token)
+        if principal is None or now >= principal.expires:
+            try:
+                principal = self._principal(token, now)
+            except UnknownKey:
+                self._missed = True
+                raise
         command.token = None
-        if principal.tenant not in (command.tenant, ANY_TENANT):
+        if command.tenant != principal.tenant != ANY_TENANT:
             said, command.tenant = command.tenant, principal.tenant
             if said != DEFAULT_TENANT:  # which is also what nothing said is read as
                 command.actor = principal.subject
                 return Forbidden(f"The token is for the tenant {principal.tenant}, not {said}.")
-        roles = principal.roles
-        if Role.ENGINE in roles:
+        if principal.is_engine:
             return None  # and the actor is what it says: which manager, or whose decision
         command.actor = principal.subject
         key = (command.aggregate, command.type)
@@ -89,7 +91,7 @@ class Admission:
             if command.type in COMMANDS.get(command.aggregate, ()):
                 return forbidden(principal, *key)
             return None  # there is no such command, and that is what will be said
-        if Role.AGENT in roles:
+        if principal.is_agent:
             return _as_agent(principal, command)
         return None
 

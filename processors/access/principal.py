@@ -56,6 +56,14 @@ class Principal:
     commands: frozenset[tuple[str, str]] = field(default=frozenset(), repr=False, compare=False)
     """Every (aggregate, command) that the roles allow; see `roles.granted`."""
 
+    is_engine: bool = field(init=False, repr=False, compare=False)
+    is_agent: bool = field(init=False, repr=False, compare=False)
+    """Both are asked for every command, and an enum's hash is computed in Python."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_engine", Role.ENGINE in self.roles)
+        object.__setattr__(self, "is_agent", Role.AGENT in self.roles)
+
     def is_of(self, tenant: str) -> bool:
         """Whether what belongs to this tenant is this principal's business."""
         return self.tenant in (tenant, ANY_TENANT)

@@ -40,16 +40,17 @@ class Tokens:
     def __init__(self, keys: Keyring, expected: Expected = DEFAULT) -> None:
         self.keys = keys
         self._expected = expected
-        self._known: dict[str, Principal] = {}
+        self.known: dict[str, Principal] = {}
+        """By token; `expires` says until when."""
         self._refused: dict[str, str] = {}
 
     def principal(self, token: str, now: float) -> Principal:
         """Whose token it is at `now` (seconds since 1970); raises Unauthenticated."""
-        known = self._known.get(token)
+        known = self.known.get(token)
         if known is not None:
             if now < known.expires:
                 return known
-            del self._known[token]
+            del self.known[token]
         if (refused := self._refused.get(token)) is not None:
             raise Unauthenticated(refused)
         try:
@@ -59,12 +60,12 @@ class Tokens:
         except Unauthenticated as error:
             _keep(self._refused, token, error.detail, REFUSED_MAX)
             raise
-        _keep(self._known, token, found, REMEMBERED_MAX)
+        _keep(self.known, token, found, REMEMBERED_MAX)
         return found
 
     def forget(self) -> None:
         """Check everything anew: the keys have changed."""
-        self._known.clear()
+        self.known.clear()
         self._refused.clear()
 
     def _checked(self, token: str, now: float) -> Principal:

@@ -195,8 +195,8 @@ def test_what_is_remembered_is_bounded():
             checked.principal(f"x{number}", NOW)
     assert len(checked._refused) == REFUSED_MAX
     good = [token("viewer", subject=str(number)) for number in range(30)]
-    checked._known = {f"other{n}": None for n in range(REMEMBERED_MAX)}
+    checked.known = {f"other{n}": None for n in range(REMEMBERED_MAX)}
     for one in good:
         checked.principal(one, NOW)
-    assert len(checked._known) == REMEMBERED_MAX
-    assert checked._known[good[-1]].subject == "29"
+    assert len(checked.known) == REMEMBERED_MAX
+    assert checked.known[good[-1]].subject == "29"
