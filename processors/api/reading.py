@@ -58,7 +58,7 @@ class Reader:
         gateway, who = self.gateway, self.who
         if gateway.client.keys is None:
             return None
-        see = Payloads(gateway.log, gateway.client.keys, who.actor, self._origin, self._via)
+        see = Payloads(gateway.unbound, gateway.client.keys, who.actor, self._origin, self._via)
         if not who.may(Read.PAYLOADS):
             await see.refused(who.tenant, subject, "FORBIDDEN")
             return None

@@ -147,8 +147,8 @@ async def test_what_was_admitted_once_is_admitted_again_by_who_may_decide_so(on,
         return commands.command("dead_letter", letter, "RetryDeadLetter", {"reason": "please"})
 
     with pytest.raises(Rejected, match="may not give RetryDeadLetter"):
-        await on.client.call(replace(retry(), token=token("viewer", tenant="default")))
-    await on.client.call(replace(retry(other), token=token("admin", tenant="evil")))
+        await on.client.call(retry().but(token=token("viewer", tenant="default")))
+    await on.client.call(retry(other).but(token=token("admin", tenant="evil")))
     await on.client.call(retry())
     found = await letters(on, 3)
     assert all(row["tenant"] is None for row in found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -25,7 +26,8 @@ from tests.access import SECRET, token
 from tests.system.api import api
 from tests.system.engine import Engine, definition, engine, until
 
-ASKED = {"auth": "token", "auth_key": SECRET.decode()}
+KEK = b64encode(bytes(range(32))).decode()
+ASKED = {"auth": "token", "auth_key": SECRET.decode(), "kek": KEK}
 SECRET_WORD = "only-a-knows"
 EVERYTHING = ("viewer", "operator", "designer", "admin")
 NOBODYS = {"engine", "cursors"}
