@@ -66,7 +66,7 @@ def verify(
 
 def _check_export(file: Path, digest: str | None, as_json: bool) -> None:
     """Whether each line of an export is as it was written, and none is missing."""
-    from streams.export import check
+    from streams.exported import check
 
     with explained(as_json), file.open("rb") as lines:
         found = check(lines)

@@ -14,7 +14,7 @@ from processors import commands
 from processors.client import Rejected
 from processors.reading import Reader
 from processors.settings import Addresses
-from streams.export import Checked, check
+from streams.exported import Checked, check
 from streams.sealing.kms import encode_key
 from tests.system.engine import Engine, agents, completed, definition, engine
 from tests.system.test_tenants import orchestrator
