@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from msgspec.structs import replace
 
 from processors import commands
 from processors.access.keys import shared
