@@ -25,7 +25,6 @@ from processors.bench.workflow import measure as measure_workflow
 from processors.cli.exits import Failed
 from processors.settings import Addresses
 from streams.codec import decode_command
-from streams.log import WRITER
 from streams.members import weight
 from streams.partition import partition_of
 from tests.servers import Endpoints
@@ -77,8 +76,7 @@ async def test_the_log_takes_every_event_of_both_loops(
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_workers_have_names_by_which_their_shares_are_equal(workers: int) -> None:
     owners = [
-        max(names(workers, 12), key=lambda name: weight(WRITER, name, partition))
-        for partition in range(12)
+        max(names(workers, 12), key=lambda name: weight(name, partition)) for partition in range(12)
     ]
     assert set(Counter(owners).values()) == {12 // workers}
 

@@ -21,7 +21,8 @@ from streams.log import WRITER, Share
 from streams.logs.memory import MemoryLog
 from tests.simulation.world import PARTITIONS, World, simulate
 
-SEEDS_MAX = 60
+SEEDS = 60
+SEEDS_MAX = 400  # until one finds something: without the epoch about one of thirty does
 
 
 class Unguarded(MemoryLog):
@@ -84,7 +85,7 @@ def test_the_guards_of_a_commit_each_refuse_something():
         logs.append(world.log)
 
     logs: list[Unguarded] = []
-    for seed in range(SEEDS_MAX):
+    for seed in range(SEEDS):
         assert not simulate(seed, change).violations
     for log in logs:
         refused += log.refused
@@ -94,7 +95,7 @@ def test_the_guards_of_a_commit_each_refuse_something():
 
 
 def test_without_the_epoch_a_zombie_is_found():
-    assert found(without(epoch=False)).startswith("I5")
+    assert found(without(epoch=False))[:2] in ("I5", "I6")
 
 
 def test_without_epoch_and_head_the_log_is_torn():
