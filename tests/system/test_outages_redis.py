@@ -106,15 +106,25 @@ async def test_a_redis_that_fills_up_takes_nothing_new_in_and_ends_what_is_under
 async def test_a_redis_that_is_full_stops_the_work_and_nothing_is_lost():
     """F14: every write is refused, of the mirror too; nothing half done stays."""
     async with own_servers() as servers, under_load(servers) as load:
+
+        async def has_something_to_write():
+            return load.worker.frozen
+
+        async def was_refused():
+            return "OOM" in load.worker.diary()
+
         async with Redis.from_url(servers.redis_url) as redis:
+            load.worker.arm("before the mirror")
+            await until(has_something_to_write, "a commit that is not mirrored")
             await redis.config_set("maxmemory", 1_000_000)  # less than it uses already
             with pytest.raises(BusUnavailable, match="OOM"):
                 await load.client.bus.append({"s": [b"one more"]})
+            load.worker.resume()
+            await until(was_refused, "a mirroring that is refused")
             await asyncio.sleep(3.0)  # longer than a resend
             await redis.config_set("maxmemory", 0)
         await load.progress()
         await load.all_is_well(servers)
-        assert "OOM" in load.worker.diary(), "void: the worker had nothing to write"
 
 
 async def test_a_redis_that_may_evict_is_refused_at_the_start():
