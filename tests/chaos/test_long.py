@@ -1,6 +1,6 @@
 """Layer three at length: thousands of executions, every kind of harm several times over.
 
-    uv run pytest -m chaos_long -s
+    uv run pytest -n 0 -m chaos_long -s
 
 99.9 % with a confidence of 95 % asks for 0 failures in 2,995 executions.
 """
