@@ -204,6 +204,11 @@ async def test_who_is_closed_is_told_why(addresses, monkeypatch):
         async with gateway.open(here) as socket:
             await socket.send("x" * 5_000)
             assert (await closing(socket))[0] == 1009
+
+        async def nobody():
+            return gateway.following.followers == 0
+
+        await until(nobody, "the end of those that were closed")
         async with gateway.open(here), gateway.open(here), gateway.open(here) as last:
 
             async def all_of_them():
@@ -213,8 +218,4 @@ async def test_who_is_closed_is_told_why(addresses, monkeypatch):
             assert (await gateway.closed_with(here))[0] == 4429
             gateway.stop.set()
             assert (await closing(last))[0] == 1001
-
-        async def nobody():
-            return gateway.following.followers == 0
-
         await until(nobody, "the end of all followers")
