@@ -16,6 +16,7 @@ from typing import Any
 from uuid_utils import uuid7
 
 from processors.access.admission import admission
+from processors.access.counted import quotas
 from processors.access.own import engine_shown, nothing
 from processors.allocation.directory import Directory
 from processors.allocation.states import ReadModel
@@ -86,6 +87,7 @@ class Worker:
             0,
             keys=self.keys,
             admission=admission(self.settings),
+            quotas=quotas(self.settings, self.log),
         )
         self.beside = processor.hand_over = HandOver(processor.committed)
         inbox = Inbox(self.log, self.bus, 0, self.name, self.keys)

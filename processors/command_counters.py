@@ -14,6 +14,7 @@ class Counters:
     commits: int = 0
     repeats: int = 0
     refusals: int = 0
+    over_quota: int = 0
     conflicts: int = 0
     snapshot_fallbacks: int = 0
     dead_letters: int = 0

@@ -17,6 +17,7 @@ import structlog
 
 from processors import partition_loading as state
 from processors.access.admission import Admission
+from processors.access.quotas import Quotas
 from processors.blueprints import Blueprints
 from processors.command_counters import Counters
 from processors.decide import decide_batch
@@ -58,6 +59,8 @@ class CommandProcessor:
     """Seals what comes in clear; None seals nothing."""
     admission: Admission | None = None
     """Whom it asks whether a command may be; None admits all of them as they are."""
+    quotas: Quotas | None = None
+    """What each tenant may have; None bounds nobody."""
     counters: Counters = field(default_factory=Counters)
     parts: dict[int, PartitionState] = field(default_factory=dict)
     careful: dict[int, int] = field(default_factory=dict)
@@ -79,6 +82,8 @@ class CommandProcessor:
         """Make ready to decide for a partition: its state, its offset, and a whole mirror."""
         cursor = self.leases.held[partition]
         part = await open_partition(self.log, cursor)
+        if self.quotas is not None:
+            self.quotas.forget(partition, cursor.position)
         part.crashes = self.crashes.setdefault(partition, {})
         part.offset, part.cursor.incarnation = await self._offset(part)
         part.cursor.stream_offset = part.offset  # of this Redis, nothing more has been passed
@@ -170,7 +175,10 @@ class CommandProcessor:
             self.partitions,
             self.keys,
             self.admission,
+            self.quotas,
         )
+        if self.quotas is not None:
+            self.counters.over_quota = self.quotas.refused
         for one in decided:
             self.counters.commands += len(one.share.commands)
             self.counters.repeats += one.repeats

@@ -19,8 +19,9 @@ from aggregates.problem import Refused, bounded
 from aggregates.workflow import WorkflowArchived, WorkflowCreated, WorkflowRevised
 from processors.access.admission import Admission, not_theirs
 from processors.access.principal import Unauthenticated
+from processors.access.quotas import BEGINNING_NAMES, COUNTED, Quotas
 from processors.blueprints import Blueprints, attach
-from processors.decided import Decided, conflict, quarantine
+from processors.decided import Decided, conflict, over_quota, quarantine
 from processors.partition_loading import Unreadable, load
 from processors.partition_state import REFUSAL, Held, PartitionState, settle_outcomes
 from processors.replies import encode_outcome
@@ -43,6 +44,7 @@ CRASHES_MAX = 3
 CRASHING_MAX = 1_000  # commands of a partition whose crashes are counted
 
 BESIDE = frozenset({WorkflowCreated, WorkflowRevised, WorkflowArchived})
+NOTED = BESIDE | COUNTED
 
 Typed = tuple[int, Command, str, Any]
 """A command with its place among the entries, its subject, and its typed data or what refused it.
@@ -58,10 +60,12 @@ async def decide_batch(
     partitions: int,
     keys: Keyring | None = None,
     admission: Admission | None = None,
+    quotas: Quotas | None = None,
 ) -> list[Decided]:
     """Decide the entries of several partitions; states and heads move ahead at once.
 
-    Where there is an admission, it says whose the commands are and refuses what may not be.
+    Where there is an admission, it says whose the commands are and refuses what may not be; where
+    there are quotas, what begins something new is within them.
 
     With EVENTS_MAX events the batch is full: the entries behind, and whole partitions that are not
     among what is returned, are for the next one.
@@ -79,12 +83,17 @@ async def decide_batch(
             incarnation=part.cursor.incarnation,
         )
         decided = Decided(part, share, entries)
+        if quotas is not None:
+            decided.quotas, decided.rated = quotas, quotas.limits.events_per_s is not None
         commands = _read(decided, names, partitions, admission, now)
         if admission is not None and await admission.renewed():
             decided.letters.clear()
+            decided.asking.clear()
             commands = _read(decided, names, partitions, admission, now)
         if keys is not None:
             decided.came_clear = await settle(keys, commands)
+        if quotas is not None and decided.asking:
+            await quotas.ready({one[1].tenant for one in commands if one[0] in decided.asking})
         work.append((decided, commands))
         read += len(entries)
         if read >= TURN:
@@ -139,6 +148,7 @@ def _read(
     refused: Refused | None = None
     seconds = now.timestamp()
     partition, typed_of = decided.share.partition, names.command
+    bounded_by, by_engine = decided.quotas, False
     for place, (entry, raw) in enumerate(decided.entries):
         try:
             command = decode_command(raw)
@@ -150,6 +160,7 @@ def _read(
                 )
             if admission is not None:
                 refused = admission.admit(command, seconds)
+                by_engine = admission.by_engine
         except (Poison, Unauthenticated) as error:
             key = commands_key(partition)
             decided.letters.append(DeadLetter("command", key, entry, bounded(str(error)), raw))
@@ -157,6 +168,11 @@ def _read(
         if refused is not None:
             commands.append((place, command, subject, refused))
             continue
+        if bounded_by is not None and command.type in BEGINNING_NAMES:
+            if admission is None:  # then what an event has caused counts as the engine's own
+                by_engine = command.causation is not None
+            if not by_engine:
+                decided.asking.add(place)
         try:
             commands.append((place, command, subject, typed_of(command)))
         except Refused as error:
@@ -216,6 +232,11 @@ def _decide(decided: Decided, one: Typed, now: datetime, stamp: str, keys: Keyri
         if command.expected is not None and command.expected != held.version:
             detail = f"{subject} is at version {held.version:,}, not {command.expected:,}."
             raise Refused("VERSION_CONFLICT", detail, version=held.version)
+        if place in decided.asking and (quotas := decided.quotas) is not None:
+            over = quotas.over(command.tenant, typed, held)
+            if over is not None:
+                over_quota(decided, place, command, over)
+                return
         events = held.decider.decide(held.state, typed, now)
         partition, version, messages = share.partition, held.version, []
         for ahead, event in enumerate(events):
@@ -277,6 +298,7 @@ def _record(
         quarantine(decided, place, command, reason)
         return False
     evolve = held.decider.evolve
+    before = getattr(held.state, "status", None)
     try:
         for event in events:
             held.state = evolve(held.state, event)
@@ -293,8 +315,14 @@ def _record(
         kind = type(event)
         share.types.append(kind.__name__)
         share.subjects.append(subject)
-        if kind in BESIDE:
-            _keep_beside(share, command, event, keys)
+        if kind in NOTED:
+            if kind in BESIDE:
+                _keep_beside(share, command, event, keys)
+            elif decided.quotas is not None:
+                at = share.head + len(share.subjects)
+                decided.quotas.note(share.partition, at, command.tenant, event, before)
+    if decided.rated and decided.quotas is not None:
+        decided.quotas.made(command.tenant, len(events))
     share.messages += messages
     held.version, held.changed = held.version + len(events), True
     held.tenant = held.tenant or command.tenant

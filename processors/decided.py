@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from aggregates.problem import Refused
+from processors.access.quotas import Quotas
 from processors.partition_loading import Unreadable
 from processors.partition_state import Held, PartitionState
 from processors.replies import encode_outcome
@@ -27,6 +28,11 @@ class Decided:
     needed: dict[str, Held] = field(default_factory=dict)
     came_clear: Collection[int] = ()
     """The places of commands whose payloads were sealed only here."""
+    quotas: Quotas | None = None
+    rated: bool = False
+    """Whether they bound events a second."""
+    asking: set[int] = field(default_factory=set)
+    """The places of commands that are bounded by quotas."""
     repeats: int = 0
     refusals: int = 0
     conflicts: int = 0
@@ -61,6 +67,17 @@ def quarantine(decided: Decided, place: int, command: Command, error: Exception)
     problem = Refused(code, f"{command.type} is kept as a dead letter: {why}")
     _put_aside(decided, place, command, decided.entries[place][0], str(problem))
     _answer(decided, command, problem)
+
+
+def over_quota(decided: Decided, place: int, command: Command, problem: Refused) -> None:
+    """What a tenant has no room for now may be given again under its id: the log has nothing of it.
+
+    Who asked for no outcome would never hear of it, so that is kept, for somebody to try again.
+    """
+    if command.reply_to:
+        _answer(decided, command, problem)
+    else:
+        _put_aside(decided, place, command, decided.entries[place][0], str(problem))
 
 
 def _put_aside(decided: Decided, place: int, command: Command, entry: str, reason: str) -> None:

@@ -84,9 +84,16 @@ class Settings(AccessSettings):
     """How many WebSockets one gateway keeps open; more are told to come back."""
     api_rate: float = Field(2_000.0, gt=0, le=1e6)
     """How many requests a second one gateway answers for one tenant."""
+    tenant_executions: int = Field(100_000, ge=1, le=10**9)
+    """How many executions of one tenant may be under way at once."""
+    tenant_agents: int = Field(20_000, ge=1, le=10**9)
+    """How many agents one tenant may have."""
+    tenant_events_per_s: float | None = Field(None, gt=0, le=1e9)
+    """How many events a second one worker makes for one tenant; None is as many as it can."""
 
     @field_validator(
         *("database_url", "redis_url", "metrics_port", "kek", "kek_file", "tenant_keys"),
+        "tenant_events_per_s",
         mode="before",
     )
     @classmethod

@@ -12,6 +12,7 @@ from aggregates import DECIDERS
 from aggregates.decider import Decider
 from processors import commands, partition_loading
 from processors.access.admission import Admission
+from processors.access.quotas import Quotas
 from processors.blueprints import Blueprints
 from processors.decide import decide_batch
 from processors.decided import Decided
@@ -46,6 +47,7 @@ class Owner:
         self.part: PartitionState = None  # type: ignore[assignment]
         self.entries = 0
         self.admission: Admission | None = None
+        self.quotas: Quotas | None = None
 
     async def take(self) -> Owner:
         """Take the partition under a new epoch and read it from the log, as after a restart."""
@@ -70,6 +72,7 @@ class Owner:
             NOW,
             self.partitions,
             admission=self.admission,
+            quotas=self.quotas,
         )
         return decided
 

@@ -43,6 +43,8 @@ class Admission:
         self._known = tokens.known
         self._published = published
         self._missed = False
+        self.by_engine = False
+        """Whether what was admitted last was the engine's own."""
 
     async def start(self) -> None:
         """Get the keys that somebody publishes; raises BadKey."""
@@ -78,6 +80,7 @@ class Admission:
                 self._missed = True
                 raise
         command.token = None
+        self.by_engine = principal.is_engine
         if command.tenant != principal.tenant != ANY_TENANT:
             said, command.tenant = command.tenant, principal.tenant
             if said != DEFAULT_TENANT:  # which is also what nothing said is read as

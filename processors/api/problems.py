@@ -61,6 +61,7 @@ STATUSES: dict[str, int] = {
     "UNSUPPORTED_MEDIA_TYPE": 415,
     "BUSY": 429,
     "ENGINE_FULL": 429,
+    "OVER_QUOTA": 429,
     "TOO_MANY_REQUESTS": 429,
     "INTERNAL": 500,
     "UNREADABLE": 500,
@@ -112,7 +113,10 @@ def answer(
 
 def of_document(document: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     """A refusal that the engine wrote; its status follows from its code."""
-    return answer(document, STATUSES.get(str(document.get("code")), UNPROCESSABLE), headers)
+    status = STATUSES.get(str(document.get("code")), UNPROCESSABLE)
+    if status in (429, 503):
+        headers = {"Retry-After": "1", **(headers or {})}
+    return answer(document, status, headers)
 
 
 def of_http(error: HTTPException) -> Response:

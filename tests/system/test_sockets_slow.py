@@ -7,6 +7,7 @@ import base64
 import os
 import resource
 import socket as sockets
+from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -61,12 +62,26 @@ async def test_who_never_reads_is_dropped_and_costs_neither_memory_nor_the_other
         await on.client.call(written)
         path = f"/ws/workflows/{written.root}"
         never = [await deaf(gateway.url, path) for _ in range(DEAF)]
-        async with gateway.open(path) as reading, gateway.open(path, max_queue=1) as late:
+        listening = gateway.following.hub._subscriptions
+        async with gateway.open(path) as reading, AsyncExitStack() as later:
 
-            async def all_of_them():
-                return gateway.following.followers == DEAF + 2
+            async def there():
+                return len(listening) == DEAF + 1
 
-            await until(all_of_them, "the followers")
+            await until(there, "the followers")
+            others = set(listening)
+            late = await later.enter_async_context(gateway.open(path, max_queue=1))
+
+            async def it():
+                return listening - others
+
+            [lately] = await until(it, "the one who reads too late")
+
+            async def told() -> tuple[int, str]:
+                await asyncio.shield(lately.ended)  # from then on a close frame waits, but not long
+                return await closing(late)
+
+            telling = asyncio.create_task(told())
             before, ear = resident(), Ear(reading)
             hearing = asyncio.create_task(ear.hear_until("ExecutionStarted", EVENTS))
             for _ in range(EVENTS):
@@ -80,7 +95,7 @@ async def test_who_never_reads_is_dropped_and_costs_neither_memory_nor_the_other
                 return gateway.following.followers == 1
 
             assert resident() - before < GROWTH_BYTES_MAX
-            code, reason = await closing(late)
+            code, reason = await telling
             assert code == 4408, reason
             await until(only_the_reader, "the drops")
             assert gateway.closed(4408) == DEAF + 1
