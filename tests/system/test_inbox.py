@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -85,7 +86,8 @@ async def test_what_was_taken_too_often_is_a_dead_letter_and_its_neighbours_are_
     poison, well = said(2)
     entries = (await bus.append({COMMANDS_INBOX: [poison, well]}))[COMMANDS_INBOX]
     await redis.xreadgroup(GROUP, "dead", {COMMANDS_INBOX: ">"}, count=10)
-    often = {entries[0]: DELIVERIES_MAX, entries[1]: DELIVERIES_MAX - 1}
+    # One on the edge would go over it where a reply of Redis is lost, and it is taken again.
+    often = {entries[0]: DELIVERIES_MAX, entries[1]: DELIVERIES_MAX - 2}
     for entry, times in often.items():
         await redis.xclaim(
             COMMANDS_INBOX, GROUP, "dead", 0, [entry], idle=3_600_000, retrycount=times
@@ -96,7 +98,9 @@ async def test_what_was_taken_too_often_is_a_dead_letter_and_its_neighbours_are_
         assert inbox.poison == 1
         [letter] = inbox.log.dead_letters.values()  # type: ignore[attr-defined]
         assert (letter.raw, letter.entry) == (poison, entries[0].decode())
-        assert letter.reason.startswith(f"POISON: It was taken {DELIVERIES_MAX + 1} times")
+        taken = re.match("POISON: It was taken ([0-9]+) times", letter.reason)
+        assert taken is not None
+        assert int(taken[1]) > DELIVERIES_MAX
         assert (await redis.xpending(COMMANDS_INBOX, GROUP))["pending"] == 0
         assert await redis.xlen(COMMANDS_INBOX) == 0
 
