@@ -25,9 +25,10 @@ async def database(servers: Endpoints) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def redis_url(servers: Endpoints) -> str:
+async def redis_url(servers: Endpoints) -> AsyncIterator[str]:
     """The URL of an empty logical database of Redis."""
-    return await empty_redis(servers.redis_url)
+    async with empty_redis(servers.redis_url) as url:
+        yield url
 
 
 @pytest.fixture

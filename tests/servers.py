@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import socket
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -23,8 +23,9 @@ DOCKER_S_MAX = 2.0  # an engine that is there answers at once
 POSTGRES_IMAGE = "postgres:17"
 REDIS_IMAGE = "redis:7"
 
-# Redis has 16 logical databases; 0 is left alone, since a given server may be somebody's own.
-_redis_databases = itertools.cycle(range(1, 16))
+# Redis has 16 logical databases; 0 is left alone, since a given server may be somebody's own. Each
+# has one user at a time, however long: an engine of one test would take the commands of another.
+_redis_databases = deque(range(1, 16))
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,17 @@ async def fresh_database(server_url: str) -> AsyncIterator[str]:
         await _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def empty_redis(server_url: str) -> str:
-    """The URL of an empty logical database; the fifteenth next caller gets the same one."""
-    number = next(_redis_databases)
-    url = urlsplit(server_url)._replace(path=f"/{number}").geturl()
-    async with Redis.from_url(url) as client:
-        await client.flushdb()
-    return url
+@asynccontextmanager
+async def empty_redis(server_url: str) -> AsyncIterator[str]:
+    """The URL of an empty logical database that nobody else has for so long."""
+    number = _redis_databases.popleft()
+    try:
+        url = urlsplit(server_url)._replace(path=f"/{number}").geturl()
+        async with Redis.from_url(url) as client:
+            await client.flushdb()
+        yield url
+    finally:
+        _redis_databases.append(number)
 
 
 async def _execute(url: str, statement: str) -> None:

@@ -15,10 +15,10 @@ PARTITIONS = 4
 
 
 @pytest.fixture(scope="package")
-async def place(servers: Endpoints) -> servers_.Place:
+async def place(servers: Endpoints) -> AsyncIterator[servers_.Place]:
     """Given servers, as `--database-url` and `--redis-url` name them."""
-    addresses = Addresses(servers.database_url, await empty_redis(servers.redis_url))
-    return servers_.Place(addresses)
+    async with empty_redis(servers.redis_url) as redis_url:
+        yield servers_.Place(Addresses(servers.database_url, redis_url))
 
 
 @pytest.fixture(scope="package")

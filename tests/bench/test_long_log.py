@@ -41,9 +41,15 @@ class Long:
 @pytest.fixture(scope="module")
 async def long(servers: Endpoints) -> AsyncIterator[Long]:
     """One execution by real processes, which have ended, and copies of it."""
-    place = servers_.Place(Addresses(servers.database_url, await empty_redis(servers.redis_url)))
     work = BY_NAME["w4"]
-    async with servers_.target(place, PARTITIONS, existing=False) as addresses:
+    async with (
+        empty_redis(servers.redis_url) as redis_url,
+        servers_.target(
+            place := servers_.Place(Addresses(servers.database_url, redis_url)),
+            PARTITIONS,
+            existing=False,
+        ) as addresses,
+    ):
         async with deployed(addresses, How(agents=2)) as engine:
             driver = await engine.driver(work.document(engine.role))
             done = await one_round(engine, place, driver, work, 1)

@@ -36,8 +36,11 @@ async def api(addresses: Addresses, **given: Any) -> AsyncIterator[httpx.AsyncCl
 @asynccontextmanager
 async def both(servers: Endpoints, **given: Any) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
     """An engine on a database of its own, and a client of its HTTP interface."""
-    async with fresh_database(servers.database_url) as database:
-        addresses = Addresses(database, await empty_redis(servers.redis_url))
+    async with (
+        fresh_database(servers.database_url) as database,
+        empty_redis(servers.redis_url) as redis_url,
+    ):
+        addresses = Addresses(database, redis_url)
         async with engine(addresses) as on, api(addresses, **given) as http:
             yield on, http
 

@@ -28,8 +28,11 @@ EXAMPLES = 3
 @asynccontextmanager
 async def interface(servers: Endpoints) -> AsyncIterator[tuple[str, dict[str, str]]]:
     """The URL of a gateway whose engine has done something, and ids that exist."""
-    async with fresh_database(servers.database_url) as database:
-        addresses = Addresses(database, await empty_redis(servers.redis_url))
+    async with (
+        fresh_database(servers.database_url) as database,
+        empty_redis(servers.redis_url) as redis_url,
+    ):
+        addresses = Addresses(database, redis_url)
         async with (
             engine(addresses) as on,
             agents(addresses, ["worker"]),

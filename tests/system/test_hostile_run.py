@@ -29,8 +29,11 @@ pytestmark = pytest.mark.skipif(not HOSTILE, reason=f"the workloads are not at {
 @pytest.fixture(scope="module")
 async def on(servers: Endpoints) -> AsyncIterator[Engine]:
     """One engine for all files, with agents, warmed up by one healthy workflow."""
-    async with fresh_database(servers.database_url) as database_url:
-        addresses = Addresses(database_url, await empty_redis(servers.redis_url))
+    async with (
+        fresh_database(servers.database_url) as database_url,
+        empty_redis(servers.redis_url) as redis_url,
+    ):
+        addresses = Addresses(database_url, redis_url)
         async with engine(addresses) as made, agents(addresses, ["worker"]):
             await serves_on(made)
             yield made

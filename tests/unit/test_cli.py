@@ -126,8 +126,8 @@ def test_a_refusal_is_a_problem_on_stdout_and_exit_1(tmp_path: Path, options: li
     ("name", "content"),
     [
         ("workflow.yaml", YAML),
-        ("workflow.yml.gz", gzip.compress(YAML.encode())),
-        ("workflow.json.gz", gzip.compress(orjson.dumps(WORKFLOW))),
+        ("workflow.yml.gz", gzip.compress(YAML.encode(), mtime=0)),
+        ("workflow.json.gz", gzip.compress(orjson.dumps(WORKFLOW), mtime=0)),
         ("without-suffix", orjson.dumps(WORKFLOW)),
         ("yaml-without-suffix", YAML),
     ],
@@ -162,7 +162,7 @@ def test_a_list_is_validated_one_by_one(tmp_path: Path) -> None:
         (b"[1", "a.json", "INVALID_JSON"),
         (b"[1]", "a.json", "INVALID_TYPE"),
         (b"name: [", "a.yaml", "INVALID_YAML"),
-        (gzip.compress(orjson.dumps(WORKFLOW))[:-9], "a.json.gz", "INVALID_JSON"),
+        (gzip.compress(orjson.dumps(WORKFLOW), mtime=0)[:-9], "a.json.gz", "INVALID_JSON"),
         (b"\x1f\x8bnonsense", "a.json.gz", "INVALID_JSON"),
     ],
 )
