@@ -63,6 +63,8 @@ class Client:
         """`settings` say which keys seal what is sent, and which token is shown with it."""
         self.token = nothing if settings is None else shown(settings)
         self.actor = actor
+        self.origin: str | None = None
+        """From where commands are given that do not say so themselves."""
         self.bus = Bus(addresses.redis_url)
         self._addresses = addresses
         self._partitions: int | None = None
@@ -174,7 +176,12 @@ class Client:
         token, tenant = command.token or self.token(), command.tenant
         if token is not None and tenant == DEFAULT_TENANT:
             tenant = tenant_of(token) or tenant  # for its keys; the engine asks the token itself
-        return command.but(actor=command.actor or self.actor, token=token, tenant=tenant)
+        return command.but(
+            actor=command.actor or self.actor,
+            token=token,
+            tenant=tenant,
+            origin=command.origin or self.origin,
+        )
 
     async def _sealed(self, command: Command) -> Command:
         """The command with its payloads sealed; one that is sealed stays the same."""

@@ -41,6 +41,7 @@ _OPTIONAL_TEXTS = (
     "replyto",
     "time",
     "source",
+    "origin",
 )
 
 
@@ -66,6 +67,7 @@ class _Envelope(msgspec.Struct, gc=False, omit_defaults=True):
     version: int
     data: Any
     traceparent: str | None = None
+    origin: str | None = None
 
 
 _write = msgspec.json.Encoder().encode
@@ -105,6 +107,7 @@ def encode_event(
             version,
             data,
             command.traceparent or None,
+            command.origin or None,
         )
     )
 
@@ -179,6 +182,7 @@ def encode_command(command: Command) -> bytes:
         ("time", command.time),
         ("expectedversion", command.expected),
         ("token", command.token),
+        ("origin", command.origin),
     ):
         if value is not None:
             envelope[name] = value
@@ -250,6 +254,7 @@ def decode_command(raw: bytes) -> Command:
         get("time"),
         expected,
         token,
+        get("origin"),
     )
     command.digest = quick.digest_of(command)
     return command

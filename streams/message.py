@@ -57,6 +57,8 @@ class Command(
     """The version that the aggregate must have; None takes any."""
     token: Annotated[str, msgspec.Meta(max_length=TOKEN_CHARS_MAX)] | None = None
     """Says who commands; never stored, and gone once the command is admitted."""
+    origin: _Text | None = None
+    """From where it was given, as whoever relays it says: for the audit trail."""
     task_roles: frozenset[str] | None = None
     """Whose tasks the sender may answer; None is no bound. Known once the command is admitted."""
     subject: _Text = ""

@@ -73,6 +73,7 @@ class Sender:
         self.key_given = key is not None
         self._at_once = prefer is not None and "respond-async" in _preferences(prefer)
         self._traceparent: str | None = request.scope.get("traceparent")
+        self._origin = request.client.host if request.client else None
 
     def fresh_root(self, kind: str) -> str:
         """The id of what a request creates: the same for the same key, so that a repeat is one."""
@@ -102,6 +103,7 @@ class Sender:
             actor=self.who.actor,
             token=self.who.token,
             traceparent=self._traceparent,
+            origin=self._origin,
             expected=expected(if_match),
         )
         if said.id in gateway.in_flight:

@@ -288,6 +288,7 @@ class AuditEntry(Shown):
 
     time: datetime
     actor: str | None
+    origin: str | None
     subject: str
     type: str
     allowed: bool

@@ -20,12 +20,14 @@ async def publishing() -> AsyncIterator[Client]:
     """A client that can publish commands and read the log."""
     from processors.cli.logs import configure_quiet
     from processors.client import Client
+    from processors.reading import this_host
     from processors.running import find
     from processors.settings import read_settings
 
     settings = read_settings()
     configure_quiet(settings.log_level)
     async with Client(find(settings), settings=settings) as client:
+        client.origin = this_host()
         yield client
 
 

@@ -54,6 +54,17 @@ async def ran(web: httpx.AsyncClient, *tasks: dict[str, Any]) -> tuple[str, str]
     return workflow, started.json()["execution_id"]
 
 
+async def paged(web: httpx.AsyncClient, path: str, **wanted: Any) -> list[dict[str, Any]]:
+    """All items of a list, page by page."""
+    items: list[dict[str, Any]] = []
+    while True:
+        found = (await web.get(path, params=wanted)).json()
+        items += found["items"]
+        if (cursor := found["next"]) is None:
+            return items
+        wanted["cursor"] = cursor
+
+
 async def test_payloads_are_opened_and_that_is_noted(on: Engine, kek: str) -> None:
     addresses: Addresses = on.client._addresses
     agents = [Agent("worker-1", ("worker",), answer, capacity=10)]
@@ -101,14 +112,19 @@ async def test_payloads_are_opened_and_that_is_noted(on: Engine, kek: str) -> No
         assert {one["actor"] for one in trail["items"]} >= {"http", "worker-1"}
         [refused] = [one for one in trail["items"] if not one["allowed"]]
         assert refused["problem"]["code"] == "UNKNOWN_TASK"
-        reads: list[Any] = []
-        wanted: dict[str, Any] = {"limit": 2, "subject": f"execution/{execution}"}
-        while True:
-            found = (await web.get("/api/v1/audit/reads", params=wanted)).json()
-            reads += found["items"]
-            if (cursor := found["next"]) is None:
-                break
-            wanted["cursor"] = cursor
+        assert refused["origin"] == "127.0.0.1", "from where, as the gateway saw it"
+        everything = await paged(web, "/api/v1/audit", limit=7)
+        stored = await on.pool.fetch("SELECT partition, position FROM events")
+        places = [(one["partition"], one["position"]) for one in everything]
+        assert sorted(places) == sorted(tuple(row) for row in stored)
+        times = [one["time"] for one in everything]
+        assert times == sorted(times, reverse=True)
+        assert await paged(web, "/api/v1/audit", allowed=False) == [refused]
+        [by] = {one["actor"] for one in await paged(web, "/api/v1/audit", actor="worker-1")}
+        assert by == "worker-1"
+        seen = "SELECT DISTINCT origin FROM audit WHERE type IN ('WorkflowCreated', 'TaskStarted')"
+        assert {row[0] for row in await on.pool.fetch(seen)} == {"127.0.0.1", None}
+        reads = await paged(web, "/api/v1/audit/reads", limit=2, subject=f"execution/{execution}")
         assert {one["via"] for one in reads} == set(looked) - {
             "GET /api/v1/workflows/{workflow_id}/definition"
         }
