@@ -91,7 +91,8 @@ async def scratch(place: Place, partitions: int) -> AsyncIterator[Addresses]:
             await durable(url)
             yield Addresses(url, given.redis_url)
         finally:
-            await redis.flushdb()
+            async with Redis.from_url(given.redis_url) as anew:  # the other may be lost
+                await anew.flushdb()
             async with connected(given.database_url) as connection:
                 await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:

@@ -44,7 +44,7 @@ async def orchestrator(
     addresses: Addresses, kek: str, *arguments: str, code: int = 0, as_json: bool = True
 ) -> Any:
     """A command as another process; what it prints."""
-    key = {"ORCHESTRATOR_KEK_FILE" if kek.startswith("/") else "ORCHESTRATOR_KEK": kek}
+    key = {"ORCHESTRATOR_KEK_FILE" if Path(kek).is_file() else "ORCHESTRATOR_KEK": kek}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "processors", *arguments, *(["--json"] if as_json else [])),
         cwd=ROOT,

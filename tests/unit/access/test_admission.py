@@ -10,6 +10,7 @@ from aggregates.definition import validate
 from processors.access.admission import Admission, not_theirs
 from processors.access.own import RENEWED_S, SignedTokens
 from processors.access.principal import Unauthenticated
+from processors.access.tokens import LEEWAY_S
 from streams.codec import TOKEN_CHARS_MAX, Poison, decode_command, encode_command, redacted, stamped
 from streams.message import Command
 from tests.access import ENGINE, NOW, token, tokens
@@ -46,6 +47,16 @@ def test_the_token_says_tenant_and_actor():
 def test_nobody_is_let_in_without_a_valid_token(raw):
     with pytest.raises(Unauthenticated):
         admit(command(), raw)
+
+
+def test_what_was_let_in_is_not_once_its_token_has_expired():
+    """Though it is remembered, and the command before it was let in with the same bytes."""
+    admission, raw = Admission(tokens()), token("operator")
+    expired = NOW + 600 + LEEWAY_S
+    for when in (NOW, expired - 0.1):
+        assert admission.admit(command(token=raw), when) is None
+    with pytest.raises(Unauthenticated, match="expired"):
+        admission.admit(command(token=raw), expired)
 
 
 def test_another_tenant_than_the_tokens_is_refused_and_recorded_under_the_tokens():
