@@ -87,6 +87,8 @@ def run(
 
     A command that runs until it is told to stop has done well when it is: `stop_is_success`.
     """
+    import uvloop  # here, since a command that runs nothing needs none
+
     before = {number: signal.getsignal(number) for number in STOPS}
     if before[signal.SIGHUP] is signal.SIG_IGN:
         del before[signal.SIGHUP]  # as `nohup` wants it
@@ -100,7 +102,8 @@ def run(
 
     with explained(as_json):
         try:
-            return asyncio.run(supervised())
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(supervised())
         except (KeyboardInterrupt, asyncio.CancelledError):
             sys.exit(Code.OK if stop_is_success else Code.INTERRUPTED)
         finally:  # the loop leaves the system's defaults behind

@@ -120,6 +120,7 @@ class PostgresLog:
         self._connections_max = connections_max
         self._opening = asyncio.Lock()
         self._pool: asyncpg.Pool | None = None
+        self._writer: Any = None
 
     @property
     def pool(self) -> asyncpg.Pool:
@@ -139,7 +140,10 @@ class PostgresLog:
     async def close(self) -> None:
         """Let go of the connections."""
         pool, self._pool = self._pool, None
+        writer, self._writer = self._writer, None
         if pool is not None:
+            if writer is not None:
+                await pool.release(writer)
             await pool.close()
 
     async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
@@ -221,7 +225,7 @@ class PostgresLog:
         if any(share.definitions or share.archived for share in shares):
             statement, commit = sql.APPEND_BESIDE, [*commit, *_beside(shares)]
         try:
-            return {row[0] for row in await self.pool.fetch(statement, *commit)}
+            return {row[0] for row in await self._write(statement, commit)}
         except asyncpg.UniqueViolationError as error:  # the fence held, yet somebody wrote: look
             raise CommitUnknown(str(error)[:300]) from error
         except _REFUSED as error:
@@ -230,6 +234,31 @@ class PostgresLog:
             if isinstance(error, ValueError):  # the client could not even encode it
                 raise Unacceptable(str(error)[:300]) from error
             raise CommitUnknown(f"{type(error).__name__}: {error}"[:300]) from error
+
+    async def _write(self, statement: str, arguments: Sequence[Any]) -> list[Any]:
+        """Run a statement on a connection that stays ours between commits.
+
+        To take one from the pool and give it back is a tenth of a small commit's cost here. Who
+        finds it in use takes another one; after any error it goes back, to be looked at there.
+        """
+        pool = self.pool
+        if self._tenant is not None or self._connections_max == 1:
+            return list(await pool.fetch(statement, *arguments))
+        writer, self._writer = self._writer, None
+        if writer is not None and writer.is_closed():
+            await pool.release(writer)
+            writer = None
+        if writer is None:
+            writer = await pool.acquire()
+        kept = False
+        try:
+            rows = await writer.fetch(statement, *arguments)
+            if kept := self._writer is None and self._pool is pool:
+                self._writer = writer
+            return list(rows)
+        finally:
+            if not kept:
+                await pool.release(writer)
 
     async def advance(self, consumer: str, moves: Sequence[tuple[int, int, int]]) -> set[int]:
         """Move cursors; returns the partitions still ours."""

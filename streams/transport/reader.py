@@ -103,6 +103,8 @@ class Reader:
 
     async def _pump(self) -> None:
         while True:
+            for channel in self._channels():
+                await _room(channel.queue)
             batch = await self._feed.next()
             if batch is None:
                 await asyncio.sleep(0)  # a feed that waits for nothing must not stop the loop
@@ -127,3 +129,17 @@ class Reader:
             tp=TP(self._feed.topic, partition),
             generation_id=self._app.consumer_generation_id,  # without it, silently skipped
         )
+
+
+async def _room(queue: Any) -> None:
+    """Wait until a queue is not full: what is read before would be a batch of its own behind the
+    one that waits there, and what is read then is one larger batch.
+    """
+    while queue.full():
+        taken = asyncio.get_running_loop().create_future()
+        queue._putters.append(taken)  # as its own `put` waits, but with nothing in hand
+        try:
+            await taken
+        finally:
+            if taken in queue._putters:
+                queue._putters.remove(taken)
