@@ -47,6 +47,10 @@ class Principal:
         """Whether it may read this; who needs no token may read everything."""
         return self.known is None or may_read(self.known, kind)
 
+    def may_give(self, aggregate: str, kind: str) -> bool:
+        """Whether it may give this command, as far as its roles go."""
+        return self.known is None or (aggregate, kind) in self.known.commands
+
 
 DEVELOPER = Principal(DEFAULT_TENANT, "http", everywhere=True)
 

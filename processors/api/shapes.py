@@ -16,6 +16,7 @@ from aggregates.definitions.shape import (
     PolicyShape,
 )
 from aggregates.problem import DETAIL_CHARS_MAX
+from aggregates.tenant import NAME_CHARS_MAX, VERSION_MAX
 
 INPUTS_MAX = 1_000  # edited inputs in one retry
 
@@ -115,7 +116,20 @@ class Registration(_Shape):
     region: Annotated[str | None, Field(min_length=1, max_length=REGION_CHARS_MAX)] = None
 
 
+class Named(_Shape):
+    """What people call a tenant."""
+
+    name: Annotated[str, Field(max_length=NAME_CHARS_MAX)] = ""
+
+
+class Rotation(_Shape):
+    """Which version of a tenant's key is to seal from now on."""
+
+    key_version: Annotated[int, Field(ge=1, le=VERSION_MAX)]
+    reason: Reason = ""
+
+
 class Decision(_Shape):
-    """Why a dead letter is tried again or let be."""
+    """Why something is done that a person has to decide."""
 
     reason: Annotated[Reason, Field(min_length=1, pattern=r"\S")]

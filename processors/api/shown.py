@@ -53,6 +53,27 @@ class AgentOutcome(Outcome):
     agent_id: str
 
 
+class Tenant(Shown):
+    """A tenant: whose it is what is sealed with its key, and how often that has sealed, about."""
+
+    tenant: str
+    name: str
+    status: str
+    key_version: int | None
+    seals: int | None
+    key_since: datetime | None
+    erased_by: str | None
+    erased_why: str | None
+    erased_at: datetime | None
+
+
+class TenantOutcome(Outcome):
+    """What became of a decision on a tenant."""
+
+    tenant: str
+    key_version: int | None = None
+
+
 class LetterOutcome(Outcome):
     """What became of a decision about a dead letter."""
 

@@ -12,6 +12,7 @@ from processors.api.routes.history import router as history
 from processors.api.routes.outcomes import router as outcomes
 from processors.api.routes.projections import router as projections
 from processors.api.routes.steering import router as steering
+from processors.api.routes.tenants import router as tenants
 from processors.api.routes.workflows import router as workflows
 from processors.api.routes.workflows import validating
 from processors.api.sockets import router as sockets
@@ -25,6 +26,7 @@ ROUTERS: tuple[tuple[APIRouter, Read | None], ...] = (
     (agents, Read.AGENTS),
     (dead_letters, Read.DEAD_LETTERS),
     (audit, Read.AUDIT),
+    (tenants, Read.TENANTS),
     (projections, Read.ENGINE),
     (outcomes, Read.EXECUTIONS),
     (health, None),
