@@ -234,6 +234,7 @@ class CommandProcessor:
         if self.hand_over is not None:
             for one in done:
                 self.hand_over.give(one.share.partition, one.share.head + 1, one.share.messages)
+            self.hand_over.given()
         await self.mirroring.publish(done)
 
     @staticmethod

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
 import structlog
 
 from processors.hand_over import HandOver
-from processors.leased_feed import PAUSE_S, LeasedFeed, Worker
+from processors.leased_feed import HAND_OVER_S, PAUSE_S, LeasedFeed, Worker
 from streams.bus import Bus
 from streams.codec import decode_event
 from streams.ending import end
 from streams.feed import Batch
 from streams.log import Log, LogUnavailable
+from streams.message import Event
 from streams.tail import Tail
 
 BLOCK_MS = 500
@@ -29,6 +31,9 @@ class Reader(Worker, Protocol):
 
     positions: dict[int, int]
     """How far each open partition has been handled."""
+
+    async def handle(self, entries: Mapping[int, Sequence[Event]]) -> None:
+        """Work on a batch."""
 
 
 class EventFeed(LeasedFeed):
@@ -58,6 +63,10 @@ class EventFeed(LeasedFeed):
         self._reading: asyncio.Task[dict[int, list[bytes]]] | None = None
         self._positions: dict[int, int] = {}
         self._rewound = False
+        self._at_once: asyncio.Task[None] | None = None
+        self._failed: Exception | None = None
+        if beside is not None:
+            beside.taker = self._take
 
     def opened(self, partition: int) -> None:
         """Read on from the partition's durable position."""
@@ -65,6 +74,9 @@ class EventFeed(LeasedFeed):
 
     async def next(self) -> Batch | None:
         """The next events of each owned partition; None when nothing came for a while."""
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise failed
         try:
             await self._mend()
             positions = {p: self._positions[p] for p in self.owned if p in self._positions}
@@ -84,17 +96,68 @@ class EventFeed(LeasedFeed):
         if not found:
             return None
         self._read_at = asyncio.get_running_loop().time()
+        entries = self._decoded(found, positions)
+        return Batch(tuple(entries), entries) if entries else None
+
+    def _decoded(
+        self, found: Mapping[int, Sequence[bytes]], positions: Mapping[int, int]
+    ) -> dict[int, list[Event]]:
         entries = {}
         for partition, messages in found.items():
             # A partition that was opened again meanwhile reads on from where it was opened.
             if self._positions.get(partition) == positions[partition]:
                 entries[partition] = [decode_event(raw) for raw in messages]
                 self._positions[partition] += len(messages)
-        return Batch(tuple(entries), entries) if entries else None
+        return entries
+
+    def _take(self) -> bool:
+        """Handle what was just committed beside us, where nothing that was read waits before it.
+
+        The way through the agent's queue takes three turns of the loop, and is for what is read
+        elsewhere, and for all after a failure, which comes out of `next`.
+        """
+        if self._at_once is not None:
+            return True  # it goes on with this when it is done with the last
+        if not (entries := self._in_turn()):
+            return False
+        self._at_once = asyncio.create_task(self._handle(entries), name=f"{self.topic} at once")
+        return True
+
+    def _in_turn(self) -> dict[int, list[Event]]:
+        """What is beside us, if all of it can be handled now; nothing otherwise."""
+        beside = self.beside
+        if beside is None or not self.started or self._rewound or self._failed is not None:
+            return {}
+        handled = self.reader.positions
+        mine = {
+            p: self._positions[p]
+            for p in beside.partitions
+            if p in self.owned and handled.get(p, -1) == self._positions.get(p)
+        }
+        if not mine or len(mine) < len(beside.partitions):
+            return {}
+        return self._decoded(beside.take(mine), mine)
+
+    async def _handle(self, entries: dict[int, list[Event]]) -> None:
+        try:
+            while entries:
+                async with self.handling:
+                    await self.reader.handle(entries)
+                entries = self._in_turn()
+        except Exception as failed:
+            self._failed = failed
+        finally:
+            self._at_once = None
+            if (beside := self.beside) and (beside.partitions or self._failed is not None):
+                beside.wake()  # what is left is for `next`, and so is a failure
 
     async def stop(self) -> None:
         """Read nothing more, finish what is in hand, and hand the leases over."""
+        self.started = False
         await end(self._reading)
+        if (at_once := self._at_once) is not None:
+            await asyncio.wait([at_once], timeout=HAND_OVER_S)
+            await end(at_once)
         await super().stop()
 
     async def _keep_pace(self) -> None:

@@ -7,7 +7,7 @@ partitions whose events are committed elsewhere, and after every gap.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 EVENTS_MAX = 20_000
 """Of one partition, kept until they are taken: a reader that is further behind reads the log."""
@@ -21,9 +21,16 @@ class HandOver:
         self._head = head
         self._given: dict[int, tuple[int, list[bytes]]] = {}
         self._arrived = asyncio.Event()
+        self.taker: Callable[[], bool] = lambda: False
+        """Asked after every commit whether it takes all of it, before anybody is woken."""
+
+    @property
+    def partitions(self) -> Collection[int]:
+        """Those of which something is here."""
+        return self._given.keys()
 
     def give(self, partition: int, first: int, messages: Sequence[bytes]) -> None:
-        """Events that are committed, from this position on."""
+        """Events that are committed, from this position on; `given` says that it is all."""
         if not messages:
             return
         start, kept = self._given.get(partition, (first, []))
@@ -31,7 +38,11 @@ class HandOver:
             start, kept = first, []
         kept.extend(messages)
         self._given[partition] = (start, kept)
-        self._arrived.set()
+
+    def given(self) -> None:
+        """A whole commit is here: it is taken at once, or whoever waits for it is woken."""
+        if self._given and not self.taker():
+            self._arrived.set()
 
     def take(self, positions: Mapping[int, int]) -> dict[int, list[bytes]]:
         """What follows on these positions, of partitions of which it is here."""

@@ -63,7 +63,30 @@ async def test_a_commit_wakes_the_reader():
     waiting = asyncio.ensure_future(beside.arrived())
     await asyncio.sleep(0)
     beside.give(1, 1, [])
+    beside.given()
     await asyncio.sleep(0)
     assert not waiting.done()
     beside.give(1, 1, [b"1"])
+    beside.given()
+    await waiting
+
+
+async def test_a_commit_that_is_taken_at_once_wakes_nobody():
+    beside = made({})
+    taken: list[dict[int, list[bytes]]] = []
+
+    def take() -> bool:
+        taken.append(beside.take(dict.fromkeys(beside.partitions, 0)))
+        return True
+
+    beside.taker = take
+    waiting = asyncio.ensure_future(beside.arrived())
+    await asyncio.sleep(0)
+    beside.give(1, 1, [b"1"])
+    beside.give(2, 1, [b"2"])
+    beside.given()
+    await asyncio.sleep(0)
+    assert taken == [{1: [b"1"], 2: [b"2"]}]
+    assert not waiting.done()
+    beside.wake()
     await waiting
