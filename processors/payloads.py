@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from aggregates import DECIDERS
 from aggregates.sealed import Sealed, sealed_fields
 from streams.message import Event
 from streams.sealing.sealer import Sealer, Unopenable
-from streams.sealing.token import IN_TEXT, is_sealed, is_sealed_text, parts
+from streams.sealing.token import IN_TEXT, is_sealed, is_sealed_text, named, parts
 
 Marks = Mapping[str, Sealed]
 
@@ -35,6 +37,9 @@ TYPED: dict[type[Any], tuple[tuple[str, Sealed], ...]] = {
     if (marks := sealed_fields(kind))
 }
 """The payloads of typed commands."""
+
+WITHHELD = {"$withheld": True}
+"""In place of a payload in clear, for who may not read it."""
 
 DOCUMENT = "definition"
 """The payload that a decision needs in clear."""
@@ -118,6 +123,31 @@ def reveal_event(sealer: Sealer | Unopenable, event: Event) -> dict[str, Any]:
         if name in event.data
     }
     return event.data | fresh
+
+
+def withhold(mark: Sealed, value: Any) -> Any:
+    """A payload for who may not read it: what is not sealed is left out, but an error's name."""
+    if not is_clear(mark, value):
+        return value
+    match mark.form:
+        case "value":
+            return WITHHELD
+        case "values":
+            return {key: each if is_sealed(each) else WITHHELD for key, each in value.items()}
+        case "text" | "source":
+            name, rest = named(value)
+            return f"{name}…" if rest else name
+
+
+def withheld(raw: bytes) -> bytes:
+    """A stored event for who may not read payloads."""
+    message = orjson.loads(raw)
+    marks = EVENTS.get((message["subject"].partition("/")[0], message["type"]))
+    data = message["data"]
+    if marks is None or not any(is_clear(mark, data.get(name)) for name, mark in marks.items()):
+        return raw
+    shown = {name: withhold(mark, data[name]) for name, mark in marks.items() if name in data}
+    return orjson.dumps(message | {"data": data | shown})
 
 
 def any_sealed(mark: Sealed, value: Any) -> bool:

@@ -96,7 +96,7 @@ async def _serve(socket: WebSocket, wanted: dict[str, Any], named: tuple[str, st
             who = await _principal(socket)
             follower, subscription = await _subscribe(gateway, socket, who, wanted, named)
             try:
-                await _until_over(socket, follower, subscription)
+                await _until_over(socket, follower, subscription, who.may(Read.PAYLOADS))
             finally:
                 follower.leave()
     except Closed as closed:
@@ -185,7 +185,9 @@ def _wanted(socket: WebSocket, who: Principal, given: dict[str, Any]) -> Wanted:
     return Wanted(who.tenant, **(filters | given))
 
 
-async def _until_over(socket: WebSocket, follower: Follower, one: Subscription) -> None:
+async def _until_over(
+    socket: WebSocket, follower: Follower, one: Subscription, payloads: bool
+) -> None:
     """Send until somebody ends it; raises why."""
     loop = asyncio.get_running_loop()
 
@@ -196,7 +198,7 @@ async def _until_over(socket: WebSocket, follower: Follower, one: Subscription) 
                 await put(orjson.dumps({"type": kind, "position": said}).decode())
             else:
                 for event in said:
-                    await put(event.text)
+                    await put(event.text if payloads else event.withheld)
 
     sent = 0
 

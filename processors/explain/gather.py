@@ -19,6 +19,7 @@ from processors.allocation.need import PULL, Need, needs
 from processors.allocation.states import ReadModel
 from processors.explain.facts import Facts, OpenTask, Reader, Service, Undoing
 from processors.history import folded
+from processors.payloads import withhold
 from processors.reading import ERROR, PROMPT
 from processors.reading import Reader as PayloadReader
 from streams.bus import Bus, BusUnavailable
@@ -94,9 +95,17 @@ class Trail:
 
 
 async def gather(
-    log: PostgresLog, bus: Bus, execution: str, now: datetime, look_s: float = LOOK_S
+    log: PostgresLog,
+    bus: Bus,
+    execution: str,
+    now: datetime,
+    look_s: float = LOOK_S,
+    engine: PostgresLog | None = None,
 ) -> Facts:
-    """Everything that the findings need; raises Unheard."""
+    """Everything that the findings need; raises Unheard.
+
+    `engine` reads what is no tenant's, where `log` is bound to one.
+    """
     trail, state, tenant = Trail(), Execution(execution), ""
     async for event, after in folded(log, execution):
         trail.see(event)
@@ -119,7 +128,7 @@ async def gather(
         for service in facts.roles.values():
             service.able = None
     facts.readers = _readers(before, await _cursors(log, facts.partition))
-    parked = await log.pool.fetch(PARKED, f"execution/{execution}")
+    parked = await (engine or log).pool.fetch(PARKED, f"execution/{execution}")
     facts.parked_for = [row[0] for row in parked]
     return facts
 
@@ -132,6 +141,13 @@ async def opened(facts: Facts, see: PayloadReader) -> None:
     facts.reason, *rest = await see.of_execution(facts.execution_id, said)
     for task, error, prompt in zip(facts.open, rest[::2], rest[1::2], strict=True):
         task.error, task.prompt = error, prompt
+
+
+def withheld(facts: Facts) -> None:
+    """Leave out what agents said in clear, for who may not read it."""
+    facts.reason = withhold(ERROR, facts.reason)
+    for task in facts.open:
+        task.error, task.prompt = withhold(ERROR, task.error), withhold(PROMPT, task.prompt)
 
 
 def _facts(state: Execution, trail: Trail, last: Event, now: datetime) -> Facts:

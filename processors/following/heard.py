@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import orjson
 
+from processors.payloads import withheld
+
 BEGINNINGS = frozenset({"ExecutionStarted", "ExecutionRetried"})
 """The events of an execution that name its workflow."""
 
@@ -23,11 +25,19 @@ class Heard:
     agent: str | None
     workflow: str | None
     raw: bytes
+    _withheld: str | None = None
 
     @property
     def text(self) -> str:
         """The event as CloudEvents JSON: the stored bytes, which are UTF-8."""
         return self.raw.decode()
+
+    @property
+    def withheld(self) -> str:
+        """The same for who may not read payloads; made once for all of them."""
+        if self._withheld is None:
+            self._withheld = withheld(self.raw).decode()
+        return self._withheld
 
 
 def hear(raw: bytes) -> Heard:

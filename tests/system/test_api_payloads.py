@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,8 +16,11 @@ from processors.agents import Agent, Assignment, NeedInput, TaskError
 from processors.settings import Addresses
 from streams.partition import commands_key
 from streams.sealing.kms import encode_key
+from tests.access import SECRET as KEY
+from tests.access import token as signed
 from tests.system.api import api
 from tests.system.engine import Engine, engine, host, projected, until
+from tests.system.sockets import Ear, served
 
 SECRETS = {what: f"{what}-{uuid4().hex}" for what in ("input", "defined", "output", "error", "ask")}
 
@@ -149,3 +153,53 @@ async def test_a_dead_letters_bytes_are_opened(on: Engine, kek: str) -> None:
     async with api(addresses) as web:
         found = (await web.get(f"/api/v1/dead-letters/{letter}")).json()
         assert SECRETS["input"].encode() not in b64decode(found["raw"])
+
+
+async def test_who_may_not_read_payloads_does_not_where_they_are_in_clear_either(
+    database: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a key-encryption key: by any route that shows some, and by any socket."""
+    addresses, asked = Addresses(database, redis_url), {"auth": "token", "auth_key": KEY.decode()}
+
+    def by(role: str, **more: Any) -> str:
+        return signed(role, tenant="default", now=time.time(), **more)
+
+    doing = [Agent("worker-1", ("worker",), answer, capacity=10)]
+    theirs = by("agent", subject="worker-1", agents=["worker-1"])
+    async with (
+        engine(addresses, **asked) as on,
+        host(addresses, doing, token=lambda: theirs),
+        served(addresses, monkeypatch, **asked) as gateway,
+        httpx.AsyncClient(base_url=gateway.url.replace("ws", "http", 1)) as web,
+    ):
+        web.headers["Authorization"] = f"Bearer {by('admin')}"
+        given = {"task_id": "given", "input": {"is": SECRETS["defined"]}}
+        asks, fails = {"task_id": "asks"}, {"task_id": "fails", "depends_on": ["given"]}
+        workflow, execution = await ran(web, {"task_id": "first"}, given, asks, fails)
+        here = f"/api/v1/executions/{execution}"
+
+        async def failed() -> bool:
+            found = await web.get(here)
+            return found.status_code == 200 and found.json()["status"] == "failed"
+
+        await until(failed, "the failure")
+        await projected(on)
+        paths = [here, f"{here}/tasks", f"{here}/events", f"{here}/state", "/api/v1/executions"]
+        paths.append(f"/api/v1/workflows/{workflow}/definition")
+        everything = "".join([(await web.get(path)).text for path in paths])
+        assert all(secret in everything for secret in SECRETS.values()), "who may, reads all of it"
+        web.headers["Authorization"] = f"Bearer {by('viewer')}"
+        for path in (*paths, f"{here}/explain"):
+            shown = await web.get(path)
+            assert shown.status_code == 200, shown.text
+            assert not [name for name, secret in SECRETS.items() if secret in shown.text], path
+        count = await on.pool.fetchval(
+            "SELECT count(*) FROM events WHERE subject = $1", f"execution/{execution}"
+        )
+        for role, seen in (("viewer", False), ("designer", True)):
+            shown_by = {"additional_headers": {"Authorization": f"Bearer {by(role)}"}}
+            async with gateway.open(f"/ws/executions/{execution}?from=0", **shown_by) as socket:
+                ear = Ear(socket)
+                await ear.hear_events(count)
+            assert (SECRETS["output"] in str(ear.events)) is seen
+            assert "NO_LUCK: " in str(ear.events), "an error's name stays"

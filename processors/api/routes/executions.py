@@ -121,7 +121,7 @@ async def list_executions(
     place = [last["started_at"], last["execution_id"]] if last else []
     items = [_execution(row) for row in rows]
     for item in items:
-        item["reason"] = shortened(item["reason"])
+        item["reason"] = shortened(reading, item["reason"])
     return json(page(items, limit, filters, place))
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from processors.access.roles import Read
 from processors.api import shown
 from processors.api.answers import json
 from processors.api.pages import Cursor, Limit, page, read
@@ -98,10 +99,18 @@ async def explain(execution_id: ExecutionId, reading: Reading) -> Response:
     gateway = reading.gateway
     async with _explaining, gateway.bounded():
         try:
-            facts = await gather.gather(gateway.log, gateway.bus, execution_id, datetime.now(UTC))
+            facts = await gather.gather(
+                gateway.log,
+                gateway.bus,
+                execution_id,
+                datetime.now(UTC),
+                engine=gateway.unbound,
+            )
         except gather.Unheard:
             raise unknown_execution(execution_id) from None
     if (see := await reading.payloads(f"execution/{execution_id}")) is not None:
         await gather.opened(facts, see)
+    elif not reading.who.may(Read.PAYLOADS):
+        gather.withheld(facts)
     found: list[dict[str, Any]] = [one._asdict() for one in findings(facts)]
     return json(asdict(facts) | {"findings": found})
