@@ -38,6 +38,7 @@ RETRY_S = 0.2  # between attempts to reach a Redis that is away
 FLUSH_BYTES_MAX = 4 * 1024 * 1024  # one script call; Redis serves nobody else meanwhile
 REPLIES_MAX = 1_000  # one read of the reply stream, which is trimmed after each
 REPLIES_KEPT_S = 600  # a client that was killed leaves its reply stream for so long
+CALLS_MAX = 10_000  # that wait for an outcome at once
 CONNECTIONS_MAX = 4
 CLOSE_S = 2.0
 
@@ -139,7 +140,12 @@ class Client:
         await sent
 
     async def call(self, command: Command, timeout_s: float = TIMEOUT_S) -> Outcome:
-        """Publish a command and wait for its outcome; raises Rejected, NoAnswer or BusFull."""
+        """Publish a command and wait for its outcome; raises Rejected, NoAnswer or BusFull.
+
+        BusFull also where CALLS_MAX calls wait already; nothing was sent then.
+        """
+        if len(self._waiting) >= CALLS_MAX:
+            raise BusFull(f"{CALLS_MAX:,} calls of this client wait already. Try again later.")
         command = await self._sealed(self._named(command.but(reply_to=self._replies)))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s

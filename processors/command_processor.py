@@ -241,6 +241,7 @@ class CommandProcessor:
     def _committed(part: PartitionState, share: Share) -> None:
         part.chain = share.hash
         part.cursor.position = share.last
+        part.unsaved += sum(map(len, share.messages))
         if share.incarnation == part.cursor.incarnation:  # else that Redis is gone
             part.cursor.stream_offset = share.stream_offset
 
@@ -292,18 +293,15 @@ class CommandProcessor:
         """Save snapshots of partitions that have moved far; in the background but for the dump."""
         if self._saving is not None and not self._saving.done():
             return
-        due = [
-            part
-            for part in self.parts.values()
-            if part.valid and part.head - part.snapshot >= state.SNAPSHOT_EVENTS
-        ]
+        due = [part for part in self.parts.values() if part.valid and state.due(part)]
         if not due:
             return
         await self.settle()
-        part = max(due, key=lambda p: p.head - p.snapshot)
+        part = max(due, key=lambda p: (p.head - p.snapshot, p.unsaved))
         if not part.valid:
             return
         rows = await state.snapshot(self.log, part, self.names, self.plans)
+        part.unsaved = 0
         self._saving = asyncio.create_task(self._save(part, part.head, rows), name="snapshot")
 
     async def _save(self, part: PartitionState, position: int, rows: list[Any]) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PAGE_EVENTS = 8_000  # in one query, of all its partitions together
 PARTITION_EVENTS_MIN = 250  # of each of them
+PAGE_BYTES = 16 * 1024 * 1024  # likewise; what is read further on is one event a partition
 
 HEADS = """
 SELECT partition, position FROM cursors WHERE consumer = 'commands' AND partition = ANY($1::int[])
@@ -36,10 +37,15 @@ _EVENTS = f"""
 SELECT e.partition, e.position, e.message
 FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS span(partition, after, head)
 CROSS JOIN LATERAL (
-    SELECT partition, position, message FROM events
-    WHERE partition = span.partition AND position > span.after AND position <= span.head
-      AND {_WANTED}
-    ORDER BY position LIMIT $6
+    SELECT partition, position, message FROM (
+        SELECT partition, position, message,
+            sum(octet_length(message::text)) OVER (ORDER BY position ROWS UNBOUNDED PRECEDING)
+                - octet_length(message::text) AS before
+        FROM events
+        WHERE partition = span.partition AND position > span.after AND position <= span.head
+          AND {_WANTED}
+        ORDER BY position LIMIT $6
+    ) AS page WHERE before < $7
 ) AS e
 """  # noqa: S608
 EVENTS = _EVENTS + "ORDER BY e.message->>'time', e.partition, e.position"
@@ -164,6 +170,7 @@ class History:
     ) -> tuple[list[Row], dict[int, int]]:
         """A page, and how far each of its partitions was read with it."""
         count = max(PARTITION_EVENTS_MIN, PAGE_EVENTS // len(behind))
+        size = PAGE_BYTES // len(behind)
         found = await self.log.pool.fetch(
             EVENTS_OF_ONE if len(behind) == 1 else EVENTS,
             list(behind),
@@ -172,15 +179,21 @@ class History:
             self._subject,
             self._types,
             count,
+            size,
         )
         page = list(map(Row._make, found))
-        if len(behind) == 1:
+        counts, sizes, reached = Counter[int](), Counter[int](), dict(behind)
+        if len(behind) == 1:  # the usual case, in which nothing has to be told apart
             [partition] = behind
-            return page, {partition: page[-1].position if len(page) == count else heads[partition]}
-        counts, reached = Counter(row.partition for row in page), dict(behind)
-        for partition, position, _ in page:
-            reached[partition] = max(reached[partition], position)
-        return page, {p: at if counts[p] == count else heads[p] for p, at in reached.items()}
+            counts[partition], sizes[partition] = len(page), sum(len(row[2]) for row in page)
+            reached[partition] = page[-1].position if page else 0
+        else:
+            for partition, position, message in page:
+                counts[partition] += 1
+                sizes[partition] += len(message)
+                reached[partition] = max(reached[partition], position)
+        full = {p for p in behind if counts[p] == count or sizes[p] >= size}
+        return page, {p: at if p in full else heads[p] for p, at in reached.items()}
 
     async def _heads(self) -> dict[int, int]:
         """How far each wanted partition reaches; read before the events, so that none is missed."""

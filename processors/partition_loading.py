@@ -24,7 +24,9 @@ from streams.log import READ_EVENTS_MAX, WRITER, Log, SnapshotRow
 from streams.message import Event
 
 SNAPSHOT_EVENTS = 10_000  # recovery reads at most about this many events of a partition
+SNAPSHOT_BYTES = 32 * 1024 * 1024  # and this many bytes, where events are large
 AGGREGATES_MAX = 10_000  # kept in memory a partition after a snapshot; the rest is loaded again
+HELD_BYTES_MAX = 32 * 1024 * 1024  # of their states as they are saved; the rest likewise
 
 logger = structlog.get_logger(__name__)
 
@@ -71,6 +73,7 @@ async def load(
         try:
             if subject in saved:
                 _take(held, subject, rows[subject].version, saved[subject], found)
+                held.size = len(rows[subject].state)
             _fold(held, names, events, found)
             held.changed = bool(events)
         except Exception as error:
@@ -180,12 +183,21 @@ async def snapshot(
             else:
                 state = held.decider.dump(held.state)
                 rows.append(seal(subject, held.version, held.decider.form, state, held.tenant))
-            held.changed = False
+            held.size, held.changed = len(rows[-1].state), False
     return rows
 
 
+def due(part: PartitionState) -> bool:
+    """Whether so much has happened since the snapshot that recovery would take long."""
+    return part.head - part.snapshot >= SNAPSHOT_EVENTS or part.unsaved >= SNAPSHOT_BYTES
+
+
 def evict(part: PartitionState) -> None:
-    """After a snapshot, forget the aggregates that were loaded longest ago, above the bound."""
-    for subject in list(part.held)[: max(0, len(part.held) - AGGREGATES_MAX)]:
-        if not part.held[subject].changed:
+    """After a snapshot, forget the aggregates that were loaded longest ago, above the bounds."""
+    count, size = len(part.held), sum(held.size for held in part.held.values())
+    for subject, held in list(part.held.items()):
+        if count <= AGGREGATES_MAX and size <= HELD_BYTES_MAX:
+            return
+        count, size = count - 1, size - held.size
+        if not held.changed:
             del part.held[subject]

@@ -32,6 +32,8 @@ class Held:
     state: Any
     version: int = 0
     changed: bool = False
+    size: int = 0
+    """Bytes of its state when it was last saved; 0 before."""
     tenant: str = ""
     """Whose it is: the tenant of its first event; nobody's before."""
     unreadable: str = ""
@@ -50,6 +52,8 @@ class PartitionState:
     valid: bool = True
     mirrored: int = 0
     snapshot: int = 0
+    unsaved: int = 0
+    """Bytes of the events after the snapshot."""
     held: dict[str, Held] = field(default_factory=dict)
     tail: dict[str, list[Event]] = field(default_factory=dict)
     outcomes: OrderedDict[str, Outcome] = field(default_factory=OrderedDict)
@@ -99,6 +103,7 @@ async def open_partition(log: Log, cursor: Cursor) -> PartitionState:
         page = await log.read(cursor.partition, position, READ_EVENTS_MAX)
         for stored in page:
             part.tail.setdefault(stored.subject, []).append(decode_event(stored.message))
+            part.unsaved += len(stored.message)
         position = page[-1].position
     return part
 

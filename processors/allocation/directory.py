@@ -48,25 +48,37 @@ class Host:
     agents: dict[str, Candidate] = field(default_factory=dict)
     cards: int | None = None
     """A digest of what the agents were read from."""
+    draining: bool = False
+    judged: tuple[object, ...] = ()
+    """What all of its agents were judged by, last time."""
+
+    @property
+    def grounds(self) -> tuple[object, ...]:
+        """What is true of all of its agents at once; while it stays, so do the conclusions."""
+        return self.alive, self.lost, self.draining, self.cards
 
 
 class Directory:
     """All hosts and their agents, by id, and by tenant and role.
 
     Who was there at the first look is believed to live when its beat has changed; who appears
-    later, at once.
+    later, at once. A look costs by what has changed and by who is busy, not by how many there are.
     """
 
     def __init__(self, bus: Bus, states: States, clock: Callable[[], float]) -> None:
         self.hosts: dict[str, Host] = {}
         self.agents: dict[str, Candidate] = {}
         self.kept: dict[str, State] = {}
+        self.busy: set[Candidate] = set()
+        """Who has tasks or had some lately; whoever gives one adds to it."""
         self.forgotten: list[str] = []
         """Hosts that are gone for good, for whoever clears away after them."""
         self.silent_s, self.lost_s = SILENT_S, LOST_S
         self._serving: dict[tuple[str, str], list[Candidate]] = {}
         self._bus = bus
         self._states = states
+        self._kept_before: dict[str, State] = {}
+        self._indexed: list[tuple[object, ...]] = []
         self.clock = clock
         self._refreshed_at = float("-inf")
         self._cards_at = float("-inf")
@@ -108,8 +120,7 @@ class Directory:
             self.kept = await self._states.kept_from_work()
         except LogUnavailable as error:
             logger.warning("agents_states_wait", error=str(error))
-        for name, host in self.hosts.items():
-            self._judge(host, words.get(name))
+        self._judge_all(words)
         self._index()
         self._refreshed_at = now
 
@@ -152,25 +163,47 @@ class Directory:
                     cards[agent] = known
             host.agents = cards
 
-    def _judge(self, host: Host, word: Word | None) -> None:
-        """Bring what is known of a host's agents up to date."""
-        host.gates = word.gates if word is not None else {}
-        draining = word is not None and word.draining
-        for one in host.agents.values():
-            known = self.kept.get(one.agent)
-            if known is None:
-                one.status, one.circuit, one.lost, one.reason = "active", CLOSED, False, ""
+    def _judge_all(self, words: dict[str, Word]) -> None:
+        """Bring what is known of agents up to date, where something can be different."""
+        before, kept = self._kept_before, self.kept
+        changed = [a for a in before.keys() | kept.keys() if before.get(a) != kept.get(a)]
+        self._kept_before = kept
+        busy, self.busy = self.busy, set()
+        for name, host in self.hosts.items():
+            word = words.get(name)
+            host.gates = word.gates if word is not None else {}
+            host.draining = word is not None and word.draining
+            running = word.running if word is not None else {}
+            if host.judged != host.grounds:
+                host.judged = host.grounds
+                found = set(host.agents.values())
             else:
-                one.status, one.circuit, one.reason = known.status, known.circuit, known.reason
-            if draining and one.status == "active":
-                one.status = "draining"
-            one.silent, one.lost = not host.alive, host.lost
-            running = word.running.get(one.agent, 0) if word is not None else 0
-            one.others = max(0, running - max(one.own, one.peak))
-            one.peak = one.own
-            one.judge()
+                found = {host.agents[a] for a in changed if a in host.agents}
+                found.update(host.agents[a] for a in running if a in host.agents)
+            found.update(one for one in busy if host.agents.get(one.agent) is one)
+            for one in found:
+                self._judge(one, host, running.get(one.agent, 0))
+
+    def _judge(self, one: Candidate, host: Host, running: int) -> None:
+        known = self.kept.get(one.agent)
+        if known is None:
+            one.status, one.circuit, one.reason = "active", CLOSED, ""
+        else:
+            one.status, one.circuit, one.reason = known.status, known.circuit, known.reason
+        if host.draining and one.status == "active":
+            one.status = "draining"
+        one.silent, one.lost = not host.alive, host.lost
+        one.others = max(0, running - max(one.own, one.peak))
+        one.peak = one.own
+        one.judge()
+        if one.own or one.others:
+            self.busy.add(one)
 
     def _index(self) -> None:
+        shown: list[tuple[object, ...]] = [(h, h.alive, h.cards) for h in self.hosts.values()]
+        if shown == self._indexed:
+            return
+        self._indexed = shown
         self.agents.clear()
         self._serving.clear()
         for host in sorted(self.hosts.values(), key=lambda one: one.alive):  # the living last

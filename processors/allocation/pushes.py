@@ -151,6 +151,7 @@ class Pushes:
         self._holders[to] = None
         to.own += 1
         to.peak = max(to.peak, to.own)
+        self.directory.busy.add(to)
         given = self._given[message_id] = Given(assignment, need, to, self._clock())
         if len(self._given) > GIVEN_MAX:
             self.settle(next(iter(self._given)))

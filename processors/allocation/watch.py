@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import structlog
 
 from processors.agents.wire import encode_gate
 from processors.allocation.candidate import HALF_OPEN, OPEN, Candidate
-from processors.allocation.directory import Directory
+from processors.allocation.directory import Directory, Host
 from processors.allocation.states import State, States
 from processors.commands import new_id
 from processors.managers.manager import Send
@@ -81,10 +82,15 @@ class Watch:
 
     async def _lost(self) -> list[Command]:
         """Of the registered agents whose hosts have been silent for too long."""
+        agents = self.directory.agents
         silent = {
             one.agent: one
-            for one in self.directory.agents.values()
-            if one.lost and self._ours(one.agent) and not self._is_lost(one.agent)
+            for host in self.directory.hosts.values()
+            if host.lost
+            for one in host.agents.values()
+            if agents.get(one.agent) is one
+            and self._ours(one.agent)
+            and not self._is_lost(one.agent)
         }
         fresh = [agent for agent in silent if self._may_say("MarkAgentLost", agent)]
         if not fresh:
@@ -134,12 +140,19 @@ class Watch:
         for host in self.directory.hosts.values():
             if not host.alive:
                 continue
-            for one in host.agents.values():
+            for one in self._limited(host):
                 gate = _gate(one)
                 if gate != host.gates.get(one.agent) and self._ours(one.agent):
                     told[gate_channel(host.name)].append(encode_gate(one.agent, gate != 0, gate))
         if told:
             await self.sender.bus.publish(told)
+
+    def _limited(self, host: Host) -> Iterable[Candidate]:
+        """The agents that are given a limit or should be: few of very many."""
+        if host.draining:
+            return host.agents.values()
+        few = {*host.gates, *self.directory.kept}
+        return [host.agents[agent] for agent in few if agent in host.agents]
 
     # Forgetting ---------------------------------------------------------------------------------
 

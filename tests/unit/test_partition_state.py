@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from processors.partition_loading import evict
+from processors.partition_loading import due, evict
 from processors.partition_state import REFUSAL
 from streams.chain import verify
 from streams.logs.memory import MemoryLog
@@ -102,6 +102,35 @@ async def test_what_is_forgotten_after_a_snapshot_is_loaded_again(owner, monkeyp
     assert (await owner.state("execution/e1"))[0] == before[0][0] + 4
     await owner.take()
     assert (await owner.state("execution/e1"))[0] == before[0][0] + 4
+
+
+async def test_large_states_are_forgotten_by_their_bytes(owner, monkeypatch):
+    """A count bounds nothing where states are large; what is loaded again counts as well."""
+    await owner.say(create())
+    await owner.say(start("e1"), start("e2"))
+    await owner.save()
+    sizes = {subject: held.size for subject, held in owner.part.held.items()}
+    assert all(size > 0 for size in sizes.values())
+    before = await owner.state("execution/e1")
+    bound = sum(sizes.values()) - 1
+    monkeypatch.setattr("processors.partition_loading.HELD_BYTES_MAX", bound)
+    evict(owner.part)
+    assert owner.part.held.keys() == set(list(sizes)[1:])
+    monkeypatch.setattr("processors.partition_loading.HELD_BYTES_MAX", 0)
+    evict(owner.part)
+    assert owner.part.held == {}
+    assert await owner.state("execution/e1") == before
+    assert owner.part.held["execution/e1"].size == sizes["execution/e1"]
+
+
+async def test_a_snapshot_is_due_by_bytes_where_events_are_large(owner, monkeypatch):
+    await owner.say(create())
+    await owner.say(start("e1"))
+    await owner.take()  # what recovery has read counts
+    assert owner.part.unsaved > 0
+    assert not due(owner.part)
+    monkeypatch.setattr("processors.partition_loading.SNAPSHOT_BYTES", owner.part.unsaved)
+    assert due(owner.part)
 
 
 async def test_what_was_folded_once_is_not_folded_again_after_it_was_forgotten(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from processors.allocation.candidate import Candidate
 from processors.allocation.cards import read_cards, read_word
 from processors.allocation.directory import FORGET_S, LOST_S, SILENT_S, STALE_S
 from streams.bus import BusUnavailable
@@ -189,3 +190,44 @@ async def test_bad_cards_cost_nobody_else(raw: bytes) -> None:
     world.bus.hashes[HOSTS_CARDS][b"bad"] = raw
     await world.seen("h", "bad")
     assert serving(world) == {"a": True}
+
+
+async def test_agents_that_do_nothing_are_not_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A look costs by what has changed, not by how many agents wait."""
+    world = World()
+    world.host("h", *({"id": f"a{number}"} for number in range(100)))
+    await world.seen("h")
+    judged: list[str] = []
+    judge = Candidate.judge
+
+    def noted(one: Candidate) -> None:
+        judged.append(one.agent)
+        judge(one)
+
+    monkeypatch.setattr(Candidate, "judge", noted)
+    await world.pass_(3, "h")
+    assert judged == []
+    world.registered("a7", status="suspended")
+    world.beat("h", running={"a9": 1})
+    await world.directory.refresh()
+    assert sorted(judged) == ["a7", "a9"]
+    assert world.directory.agents["a7"].barred == "suspended"
+    assert world.directory.agents["a9"].others == 1
+    world.registered("a7", status="active")
+    await world.pass_(1, "h")
+    assert world.directory.agents["a7"].barred is None
+    assert world.directory.agents["a9"].others == 0
+    judged.clear()
+    await world.pass_(2, "h")
+    assert judged == []
+
+
+async def test_whoever_is_silent_alone_changes_all_of_its_host() -> None:
+    world = World()
+    world.host("h", {"id": "a"}, {"id": "b"})
+    world.host("i", {"id": "c"})
+    await world.seen("h", "i")
+    await world.pass_(SILENT_S + 1, "i")
+    assert serving(world) == {"a": False, "b": False, "c": True}
