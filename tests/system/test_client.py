@@ -13,7 +13,7 @@ from processors.client import Client, NoAnswer, Rejected
 from processors.commands import pause_execution, start_execution
 from processors.replies import encode_outcome
 from processors.settings import Addresses
-from streams.bus import Bus
+from streams.bus import Bus, BusFull
 from streams.codec import decode_command
 from streams.message import Command, Outcome
 from streams.partition import commands_key, partition_of
@@ -132,3 +132,23 @@ async def test_what_is_too_large_is_not_sent(bus: Bus, addresses: Addresses) -> 
         with pytest.raises(Rejected, match="at most 12,582,912 may be"):
             await client.call(start_execution("w", input="x" * 13_000_000))
     assert await bus.redis.keys("commands*") == []
+
+
+async def test_calls_that_wait_are_bounded(
+    bus: Bus, addresses: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is over the bound is refused before it is sent, and leaves room for the others."""
+    monkeypatch.setattr(module, "CALLS_MAX", 2)
+    async with Client(addresses) as client:
+        waiting = [asyncio.create_task(client.call(pause_execution(name))) for name in "ab"]
+        while len(client._waiting) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        over = pause_execution("c")
+        with pytest.raises(BusFull, match="2 calls"):
+            await client.call(over)
+        processor, task = await answering(bus, accepted)
+        await asyncio.gather(*waiting)
+        await client.call(pause_execution("d"))
+        task.cancel()
+    assert over.id not in processor.read
+    assert len(processor.read) == 3
