@@ -27,6 +27,8 @@ LOOK_S = 1.0  # how soon a decision about a parked key is seen
 # The lease's row decides, and every projection's own row moves with it. It must stand where we
 # left it: after a commit whose answer was lost, the same batch is not applied twice. While a new
 # projection catches up, the lease's row goes back with it, and those that are ahead stay there.
+# Nobody waits for the disk here, and commits of the log not for it either: rows and cursors that a
+# crash of the server takes back are taken back together, and made from the log again.
 ADVANCE = """
 WITH moved AS (
     SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $6::bigint[])
@@ -44,7 +46,7 @@ WITH moved AS (
     UPDATE cursors AS c SET position = greatest(c.position, held.position)
     FROM held WHERE c.consumer = ANY($5::text[]) AND c.partition = held.partition
 )
-SELECT partition FROM held
+SELECT partition, set_config('synchronous_commit', $7, true) FROM held
 """
 
 FENCE = """
@@ -169,7 +171,7 @@ class Projector:
             if (events := self._wanted(projection, fresh))
             for s in projection.apply(events)
         ]
-        async with self._moving(fresh) as connection:
+        async with self._moving(fresh, "off") as connection:
             for text, arguments in statements:
                 await connection.execute(text, *arguments)
 
@@ -190,8 +192,10 @@ class Projector:
             self.parked.note(consumer, some)
 
     @asynccontextmanager
-    async def _moving(self, fresh: Mapping[int, Sequence[Event]]) -> AsyncIterator[Any]:
-        """A transaction that moves the cursors, or raises Moved."""
+    async def _moving(
+        self, fresh: Mapping[int, Sequence[Event]], synchronous: str = "on"
+    ) -> AsyncIterator[Any]:
+        """A transaction that moves the cursors, or raises Moved; `synchronous` as PostgreSQL's."""
         fence = (
             list(fresh),
             [self.leases.held[p].epoch for p in fresh],
@@ -199,6 +203,7 @@ class Projector:
             TOPIC,
             self.consumers,
             [self._recorded[p] for p in fresh],
+            synchronous,
         )
         async with self.log.pool.acquire() as connection, connection.transaction():
             held = {row[0] for row in await connection.fetch(ADVANCE, *fence)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from streams.leases import Leases
 from streams.logs.postgres import PostgresLog
 from streams.message import Event
 from tests.histories import PARTITIONS, History, plain
+from tests.system.outages import own_servers
 from tests.system.read_models import equal_the_fold
 
 Events = dict[int, list[Event]]
@@ -228,6 +230,25 @@ async def test_a_batch_from_before_a_lease_was_lost_and_found_again_is_not_appli
     slow.log = log
     await equal_the_fold(log.pool, plain(events))
     assert await positions(log) == [len(log_) for log_ in events.values()]
+
+
+async def test_what_a_crash_of_the_server_takes_back_is_made_again(monkeypatch):
+    """I13: nobody waits for the disk with a batch, and rows are lost with their cursors only."""
+    monkeypatch.setattr(module, "RETRY_S", 0)
+    events = History(5, executions=5).events
+    async with own_servers() as servers:
+        log = PostgresLog(servers.database_url)
+        await log.open()
+        projector = await started(log)
+        await feed(projector, events, {p: len(log_) // 2 for p, log_ in events.items()})
+        await asyncio.to_thread(servers.postgres.kill)
+        await asyncio.to_thread(servers.postgres.start)
+        ends = [len(log_) for log_ in events.values()]
+        while await positions(log) != ends:
+            await feed(projector, events)
+        await equal_the_fold(log.pool, plain(events))
+        assert await log.pool.fetchval("SHOW synchronous_commit") == "on"
+        await log.close()
 
 
 @pytest.mark.parametrize("seed", range(3))
