@@ -48,7 +48,7 @@ async def test_a_host_shows_that_it_lives_and_what_it_does(bus: Bus) -> None:
 
         async def busy() -> Any:
             said = await shown(bus, HOSTS)
-            return said if said["running"] else None
+            return said if said["running"] == {"a": 2} else None
 
         said = await until(busy)
         cards = await shown(bus, HOSTS_CARDS)
@@ -56,7 +56,7 @@ async def test_a_host_shows_that_it_lives_and_what_it_does(bus: Bus) -> None:
         await answered(bus, 2)
 
     assert said["beat"] > first["beat"]
-    assert (said["running"], said["every_s"]) == ({"a": 2}, 0.02)
+    assert said["every_s"] == 0.02
     assert cards[0] == {
         "id": "a",
         "tenant": "default",

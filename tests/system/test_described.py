@@ -9,10 +9,11 @@ import pytest
 
 from processors import commands
 from processors.agents import Agent, NeedInput, TaskError
+from processors.agents.outbox import Outbox
 from processors.client import Rejected
 from processors.settings import Addresses
 from streams.bus import Bus
-from streams.partition import commands_key, events_key
+from streams.partition import events_key
 from tests.described import check
 from tests.system.engine import engine, host, until
 from tests.system.stories import happened, started
@@ -45,7 +46,7 @@ DOCUMENT = {
 def seen(monkeypatch):
     """The messages by name, and by kind of place, of everything that goes over the bus."""
     names: Counter[str] = Counter()
-    append, mirror, publish = Bus.append, Bus.mirror, Bus.publish
+    append, mirror, publish, send = Bus.append, Bus.mirror, Bus.publish, Outbox.send
 
     def note(messages: Mapping[str, Sequence[bytes]]) -> None:
         names.update(check(key, raw) for key, some in messages.items() for raw in some)
@@ -62,6 +63,13 @@ def seen(monkeypatch):
         note(messages)
         await publish(bus, messages)
 
+    def sending(outbox, stream, message):  # agents have their own way
+        key = stream if isinstance(stream, str) else stream.decode()
+        if key.startswith("commands"):
+            note({key: [message]})
+        return send(outbox, stream, message)
+
+    monkeypatch.setattr(Outbox, "send", sending)
     monkeypatch.setattr(Bus, "append", appending)
     monkeypatch.setattr(Bus, "mirror", mirroring)
     monkeypatch.setattr(Bus, "publish", publishing)
@@ -104,7 +112,4 @@ async def test_what_is_sent_is_what_is_described(database, redis_url, seen):
                 *("CommandRejected", "Outcome", "Task", "Withdrawn", "AgentRegistered"),
             }
 
-        for partition in range(16):  # agents have their own way to send
-            async for _, raw in on.client.bus.scan(commands_key(partition)):
-                seen[check(commands_key(partition), raw)] += 1
         await until(all_of_them, "every kind")

@@ -9,17 +9,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
 
 from streams.feed import Batch
+from streams.transport import app as transport_app
 from streams.transport import make_app, run_app, running, supervisor
 from streams.transport.app import BUFFER_BATCHES
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0  # of a busy machine, which starts a process in seconds
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -288,12 +288,15 @@ async def test_stopping_lets_the_agent_finish_the_batch_in_hand_and_then_stops_t
             feed.diary.append("recorded")
         feed.diary.append("agent ended")
 
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(PATIENCE_S):
         await run_app(app, stop)
     assert feed.diary == ["started", "recorded", "agent ended", "stopped"]
 
 
-async def test_stopping_waits_for_a_stuck_agent_less_than_a_second() -> None:
+async def test_stopping_waits_for_a_stuck_agent_for_its_grace_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport_app, "GRACE_S", 0.05)
     feed = MemoryFeed(numbered(100))
     app = make_app("test", [feed])
     stuck = asyncio.Event()
@@ -304,14 +307,13 @@ async def test_stopping_waits_for_a_stuck_agent_less_than_a_second() -> None:
             stuck.set()
             await asyncio.Event().wait()
 
-    async with running(app):
+    async with asyncio.timeout(PATIENCE_S), running(app):
         await stuck.wait()
-        began = monotonic()
-    assert monotonic() - began < 1.0
     assert feed.diary == ["started", "stopped"]
 
 
-async def test_an_idle_app_stops_at_once() -> None:
+async def test_an_idle_app_stops_without_its_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport_app, "GRACE_S", 10 * PATIENCE_S)
     app = make_app("test", [MemoryFeed([])])
 
     @app.agent("letters")
@@ -319,9 +321,8 @@ async def test_an_idle_app_stops_at_once() -> None:
         async for _ in stream:
             pass
 
-    async with running(app):
-        began = monotonic()
-    assert monotonic() - began < 0.2
+    async with asyncio.timeout(PATIENCE_S), running(app):
+        pass
 
 
 async def test_only_one_agent_reads_a_feed_and_only_feeds_are_read() -> None:
@@ -450,7 +451,6 @@ def test_fausts_command_line_works_the_feeds_and_ends_well_on_sigterm(tmp_path: 
     process = worker(tmp_path, MODULE)
     try:
         output = read_until(process, "third batch")
-        began = monotonic()
         process.send_signal(signal.SIGTERM)
         rest, _ = process.communicate(timeout=PATIENCE_S)
     finally:
@@ -459,7 +459,6 @@ def test_fausts_command_line_works_the_feeds_and_ends_well_on_sigterm(tmp_path: 
     assert "Ready" in output  # an INFO line: --loglevel is heard
     assert "feed stopped" in rest
     assert process.returncode == 0
-    assert monotonic() - began < 3.0
     left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
     assert left == {"tiny.py"}  # no data directory
 
@@ -479,7 +478,7 @@ def test_a_worker_whose_feed_cannot_start_exits_with_an_error(tmp_path: Path) ->
     broken = MODULE.replace("async def start(self): pass", "async def start(self): raise OSError()")
     process = worker(tmp_path, broken)
     try:
-        process.communicate(timeout=2 * PATIENCE_S)
+        process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
     assert process.returncode == 1
