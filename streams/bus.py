@@ -17,9 +17,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from streams.bus_scripts import APPEND, DIGESTS, MIRROR
+from streams.bus_scripts import APPEND, DIGESTS, MIRROR, REPLY
 from streams.line import Line
 from streams.partition import FIELD, events_key
+from streams.quick import REPLY_PREFIX
 
 BLOCK_MS_MAX = 2_000
 SOCKET_TIMEOUT_S = 10.0  # longer than any BLOCK: a shorter one turns idle streams into errors
@@ -27,6 +28,8 @@ CONNECT_TIMEOUT_S = 5.0
 CONNECTIONS_MAX = 64
 MEMORY_SHARE_MAX = 0.7  # of maxmemory: above it intake stops, so that mirror and answers need not
 MEMORY_LOOK_S = 0.5
+REPLIES_KEPT_S = 600  # after the last one: whoever comes later asks again, by the same id
+_KEPT = b"%d" % REPLIES_KEPT_S
 MIRROR_ENTRIES = 10_000  # the hot tail of each partition; older events are read from the table
 
 Entries = list[tuple[bytes, dict[bytes, bytes]]]
@@ -110,14 +113,23 @@ class Bus:
         return cast(list[list[int]], await self._run(MIRROR, calls))
 
     async def append(self, messages: Mapping[str, Sequence[bytes]]) -> dict[str, list[bytes]]:
-        """Add messages to streams, in order within each; returns the ids that they got."""
+        """Add messages to streams, in order within each; returns the ids that they got.
+
+        Streams of outcomes, which anybody may name, are gone REPLIES_KEPT_S after the last one.
+        """
         calls: list[tuple[str, list[Any]]] = []
+        replies: list[tuple[str, list[Any]]] = []
         for key, batch in messages.items():
             for at in range(0, len(batch), SCRIPT_ARGUMENTS_MAX):
-                calls.append((key, list(batch[at : at + SCRIPT_ARGUMENTS_MAX])))
+                some = list(batch[at : at + SCRIPT_ARGUMENTS_MAX])
+                if key.startswith(REPLY_PREFIX):
+                    replies.append((key, [_KEPT, *some]))
+                else:
+                    calls.append((key, some))
         ids: dict[str, list[bytes]] = {key: [] for key in messages}
-        for (key, _), got in zip(calls, await self._run(APPEND, calls), strict=True):
-            ids[key] += got
+        for script, some_calls in ((APPEND, calls), (REPLY, replies)):
+            for (key, _), got in zip(some_calls, await self._run(script, some_calls), strict=True):
+                ids[key] += got
         return ids
 
     async def publish(self, messages: Mapping[str, Sequence[bytes]]) -> None:

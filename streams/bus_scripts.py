@@ -39,4 +39,14 @@ for i = 1, #ARGV do ids[i] = redis.call('XADD', KEYS[1], '*', 'message', ARGV[i]
 return ids
 """
 
-DIGESTS = {script: sha1(script.encode()).hexdigest() for script in (MIRROR, APPEND)}  # noqa: S324
+REPLY = """
+local ids = {}
+for i = 2, #ARGV do
+  ids[i - 1] = redis.call('XADD', KEYS[1], 'MAXLEN', '~', 100000, '*', 'message', ARGV[i])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return ids
+"""
+"""The same for answers, which nobody may ever read: their stream is bounded, and goes by itself."""
+
+DIGESTS = {script: sha1(script.encode()).hexdigest() for script in (MIRROR, APPEND, REPLY)}  # noqa: S324

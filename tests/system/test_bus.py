@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from streams.bus import Bus
+from streams.bus import REPLIES_KEPT_S, Bus
 
 
 @pytest.fixture
@@ -35,6 +35,19 @@ async def test_reading_goes_on_behind_the_last_entry(bus: Bus) -> None:
     assert await bus.read({"s": ids[2].decode()}, 2, block_ms=1) == {}
     assert await bus.last_id("s") == ids[2].decode()  # a command of two words
     assert await bus.last_id("nothing") == "0-0"
+
+
+async def test_answers_that_nobody_reads_go_by_themselves(bus: Bus) -> None:
+    """R60: who names other streams again and again fills no server with them."""
+    ids = await bus.append({"replies:a": [b"1", b"2"], "replies:b": [b"3"], "s": [b"4"]})
+    assert [len(got) for got in ids.values()] == [2, 1, 1]
+    assert [message for _, message in (await bus.read({"replies:a": "0"}, 9))["replies:a"]] == [
+        b"1",
+        b"2",
+    ]
+    for key in ("replies:a", "replies:b"):
+        assert 0 < await bus.redis.ttl(key) <= REPLIES_KEPT_S
+    assert await bus.redis.ttl("s") == -1
 
 
 async def test_many_streams_are_written_in_one_call(bus: Bus) -> None:
