@@ -170,7 +170,7 @@ class History:
     ) -> tuple[list[Row], dict[int, int]]:
         """A page, and how far each of its partitions was read with it."""
         count = max(PARTITION_EVENTS_MIN, PAGE_EVENTS // len(behind))
-        size = PAGE_BYTES // len(behind)
+        size = max(1, PAGE_BYTES // len(behind))  # at least the next event of each
         found = await self.log.pool.fetch(
             EVENTS_OF_ONE if len(behind) == 1 else EVENTS,
             list(behind),

@@ -38,9 +38,8 @@ async def log(database: str) -> AsyncIterator[PostgresLog]:
     await made.close()
 
 
-@pytest.mark.parametrize("partitions", [[0], [0, 1]])
-@pytest.mark.parametrize("subject", [None, "thing/a"])
-@pytest.mark.parametrize("page_bytes", [1, 4_000, 25_000, 10_000_000])
+@pytest.mark.parametrize(("partitions", "subject"), [([0], None), ([0], "thing/a"), ([0, 1], None)])
+@pytest.mark.parametrize("page_bytes", [1, 25_000, 10_000_000])
 async def test_pages_are_bounded_by_bytes(
     log: PostgresLog,
     monkeypatch: pytest.MonkeyPatch,
@@ -49,8 +48,6 @@ async def test_pages_are_bounded_by_bytes(
     page_bytes: int,
 ) -> None:
     """8,000 events of a megabyte would be 8 GB."""
-    if subject is not None and len(partitions) > 1:
-        return
     monkeypatch.setattr(module, "PAGE_BYTES", page_bytes)
     pages = [page async for page in History(log, dict.fromkeys(partitions, 0), subject).pages()]
     step = 1 if subject is None else 2
