@@ -62,13 +62,13 @@ def read(name: str) -> bytes:
 def test_hostile_files_get_their_verdict(expected: dict[str, Any]) -> None:
     raw = read(f"hostile/{expected['file']}")
     assert len(raw) == expected["bytes"]
-    begun = time.perf_counter()
+    begun = time.process_time()
     error = None
     try:
         drawn = plan(parse_definition(raw))
     except Refused as refused:
         error = refused
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     assert seconds < expected["max_plan_seconds"]
     if expected["verdict"] == "accept":
         assert error is None
