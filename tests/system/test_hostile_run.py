@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
+from time import process_time
 from typing import Any
 
 import orjson
@@ -72,14 +72,13 @@ async def test_a_hostile_file_gets_its_verdict_in_time_and_harms_nobody(
     creating = commands.create_workflow(
         source=raw.decode(), workflow_id=an_id("hostile", PARTITION)
     )
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
+    begun = process_time()  # of the engine too, which runs in this process
     problem = None
     try:
         await on.client.call(creating)
     except Rejected as rejected:
         problem = rejected.problem
-    assert loop.time() - begun < expected["max_plan_seconds"]
+    assert process_time() - begun < expected["max_plan_seconds"]
     if expected["verdict"] == "accept":
         assert problem is None
         await execute(on, creating.root, json.loads(raw))
@@ -127,8 +126,7 @@ async def test_a_command_too_large_for_any_client_is_a_dead_letter(
     )
     assert partition_of(creating.root, 16) == PARTITION
     message, key = encode_command(creating), commands_key(PARTITION)
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
+    begun = process_time()  # of the engine too, which runs in this process
     [entry] = (await on.client.bus.append({key: [message]}))[key]
 
     async def buried() -> Any:
@@ -139,7 +137,7 @@ async def test_a_command_too_large_for_any_client_is_a_dead_letter(
         )
 
     letter = await until(buried)
-    assert loop.time() - begun < expected["max_plan_seconds"]
+    assert process_time() - begun < expected["max_plan_seconds"]
     assert letter["reason"].startswith("TOO_LARGE: ")
     assert letter["raw"] == message[:RAW_BYTES_MAX]
     assert letter["raw_bytes"] == len(message)
